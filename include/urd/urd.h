@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * liburd: keep pools of worker processes warm and dispatch requests to them.
+ *
+ *	struct urd_conf conf = URD_CONF_INIT;
+ *	struct urd_pool_conf pool = URD_POOL_CONF_INIT;
+ *	...
+ *	urd = urd_open(&conf, err, sizeof(err));
+ *	urd_execute(urd, &call, &reply);
+ *	urd_close(urd);
+ *
+ * Two ways to run one.  By default liburd has a thread of its own and any thread
+ * may submit and execute.  With URD_OPEN_LOOP the calling thread owns the ring:
+ * it turns it with urd_turn() or urd_run(), or by executing, and no other thread
+ * stands between it and a worker.  The daemon is a program of the second kind.
+ *
+ * docs/examples/ has a worked example.
+ */
+#ifndef URD_URD_H
+#define URD_URD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <urd/wire.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A limit that is off, in nanoseconds. */
+#define URD_OFF UINT64_MAX
+
+#define URD_USEC 1000ull
+#define URD_MSEC (1000 * URD_USEC)
+#define URD_SEC (1000 * URD_MSEC)
+
+struct urd;
+
+/** enum urd_protocol - what a pool's workers speak */
+enum urd_protocol {
+	URD_PROTOCOL_URD,  /* native: pipes on descriptors 3 to 6 */
+	URD_PROTOCOL_FOLK, /* Folk 0.1: socket pairs on 3 and 4 */
+};
+
+/** enum urd_gone - what to do with a running request whose caller went away */
+enum urd_gone {
+	URD_GONE_IGNORE, /* let it finish, drop the answer */
+	URD_GONE_NOTIFY, /* tell the worker to cancel, if it knows how */
+	URD_GONE_KILL,	 /* kill the worker */
+};
+
+/**
+ * struct urd_pool_conf - one pool
+ * @name: 1 to 64 of [A-Za-z0-9_-]
+ * @argv: program and arguments, NULL-terminated; no shell; looked up in PATH
+ * @env: "NAME=value" strings set for the workers, NULL-terminated, or NULL
+ * @env_pass: names passed on from urd's own environment when @clear_env, or NULL
+ * @clear_env: start from an empty environment
+ * @cwd: working directory, or NULL to inherit
+ * @protocol: what the workers speak
+ * @min_workers: workers kept warm, 1 to 4096
+ * @max_workers: never more than these, >= @min_workers
+ * @boot_timeout_ns: from spawn to the ready message
+ * @queue_timeout_ns: from arrival to a worker
+ * @exec_timeout_ns: send, execute, receive
+ * @stop_timeout_ns: from the request to stop until SIGKILL; SIGTERM at half of it
+ * @cancel_grace_ns: how long a worker may take to answer a cancelled request
+ * @queue_max: requests that may wait
+ * @queue_max_bytes: bytes of requests that may wait
+ * @request_max: largest request payload in bytes, at most 16 MiB
+ * @response_max: largest answer payload in bytes
+ * @backoff_min_ns: wait after the first failed start; doubles
+ * @backoff_max_ns: longest wait
+ * @gone: policy for running requests without a caller
+ */
+struct urd_pool_conf {
+	const char *name;
+	const char *const *argv;
+	const char *const *env;
+	const char *const *env_pass;
+	bool clear_env;
+	const char *cwd;
+	enum urd_protocol protocol;
+	uint32_t min_workers;
+	uint32_t max_workers;
+	uint64_t boot_timeout_ns;
+	uint64_t queue_timeout_ns;
+	uint64_t exec_timeout_ns;
+	uint64_t stop_timeout_ns;
+	uint64_t cancel_grace_ns;
+	uint32_t queue_max;
+	uint64_t queue_max_bytes;
+	uint32_t request_max;
+	uint32_t response_max;
+	uint64_t backoff_min_ns;
+	uint64_t backoff_max_ns;
+	enum urd_gone gone;
+};
+
+/* The defaults; 0 workers and 0 queue_max mean "one per CPU" and "64 per worker". */
+/* clang-format off */
+#define URD_POOL_CONF_INIT                                                     \
+	{                                                                      \
+		.boot_timeout_ns = 30 * URD_SEC,                               \
+		.queue_timeout_ns = 5 * URD_SEC,                               \
+		.exec_timeout_ns = 60 * URD_SEC,                               \
+		.stop_timeout_ns = 10 * URD_SEC,                               \
+		.cancel_grace_ns = 1 * URD_SEC,                                \
+		.queue_max_bytes = 256ull << 20,                               \
+		.request_max = URD_REQUEST_MAX,                                \
+		.response_max = URD_RESPONSE_MAX,                              \
+		.backoff_min_ns = 100 * URD_MSEC,                              \
+		.backoff_max_ns = 30 * URD_SEC,                                \
+		.gone = URD_GONE_IGNORE,                                       \
+	}
+/* clang-format on */
+
+/**
+ * struct urd_listen_conf - one listener
+ * @address: "unix:/path" or "tcp:host:port"
+ * @mode: permission bits of a Unix socket; 0 means 0660
+ * @uid: owner of a Unix socket, (uid_t)-1 leaves it
+ * @gid: group of a Unix socket, (gid_t)-1 leaves it
+ */
+struct urd_listen_conf {
+	const char *address;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+};
+
+/** enum urd_log_level - how much to tell */
+enum urd_log_level { URD_LOG_ERROR, URD_LOG_WARN, URD_LOG_INFO, URD_LOG_DEBUG };
+
+/** enum urd_log_format - how to tell it */
+enum urd_log_format { URD_LOG_TEXT, URD_LOG_JSON };
+
+/**
+ * struct urd_conf - a whole urd
+ * @pools: the pools; the one named "default", or the first, serves bare names
+ * @pools_nr: 1 to 256
+ * @listen: listeners, may be NULL
+ * @listen_nr: 0 to 64
+ * @conns_max: client connections at once
+ * @conn_inflight_max: unanswered requests on one connection
+ * @client_write_timeout_ns: a client that does not read for so long is cut
+ * @memory: bytes that all frames in flight may take together
+ * @log_level: how much to tell
+ * @log_format: how
+ * @log_fd: where to, -1 for nowhere
+ * @log_line_max: longest line of a worker's output that is logged whole, bytes
+ */
+struct urd_conf {
+	const struct urd_pool_conf *pools;
+	uint32_t pools_nr;
+	const struct urd_listen_conf *listen;
+	uint32_t listen_nr;
+	uint32_t conns_max;
+	uint32_t conn_inflight_max;
+	uint64_t client_write_timeout_ns;
+	uint64_t memory;
+	enum urd_log_level log_level;
+	enum urd_log_format log_format;
+	int log_fd;
+	uint32_t log_line_max;
+};
+
+/* clang-format off */
+#define URD_CONF_INIT                                                          \
+	{                                                                      \
+		.conns_max = 1024,                                             \
+		.conn_inflight_max = 1024,                                     \
+		.client_write_timeout_ns = 30 * URD_SEC,                       \
+		.memory = 1ull << 30,                                          \
+		.log_level = URD_LOG_WARN,                                     \
+		.log_format = URD_LOG_TEXT,                                    \
+		.log_fd = 2,                                                   \
+		.log_line_max = 16384,                                         \
+	}
+/* clang-format on */
+
+/**
+ * struct urd_call - a request
+ * @pool: name of the pool, or NULL for the default pool
+ * @method: name of the method, 1 to 255 bytes
+ * @params: one MessagePack value; copied
+ * @params_len: its length in bytes
+ * @deadline_ns: how long the caller will wait, or URD_OFF (0 means the same)
+ * @traceparent: W3C trace context handed to the worker, or NULL
+ */
+struct urd_call {
+	const char *pool;
+	const char *method;
+	const void *params;
+	size_t params_len;
+	uint64_t deadline_ns;
+	const char *traceparent;
+};
+
+/**
+ * struct urd_reply - the answer to a request
+ * @code: URD_OK, URD_APP or what went wrong
+ * @executed: whether a worker ran it
+ * @message: text for people, NUL-terminated, "" on success
+ * @data: one MessagePack value: the result; for URD_APP the worker's error value;
+ *	NULL otherwise
+ * @len: its length in bytes
+ */
+struct urd_reply {
+	enum urd_code code;
+	enum urd_executed executed;
+	const char *message;
+	const void *data;
+	size_t len;
+};
+
+/**
+ * typedef urd_done_fn - a request has its answer
+ * @reply: valid until the function returns
+ * @arg: what was given to urd_submit()
+ *
+ * Context: the thread that turns the ring. It must not block; it may submit, and
+ * must not execute, drain or close.
+ */
+typedef void (*urd_done_fn)(const struct urd_reply *reply, void *arg);
+
+/** urd_open(): the caller turns the ring */
+#define URD_OPEN_LOOP (1u << 0)
+
+/**
+ * urd_open - start pools and listeners
+ * @conf: copied; need not outlive the call
+ * @flags: 0 or URD_OPEN_LOOP
+ * @urd: set to the instance
+ * @err: one line of explanation on failure
+ * @err_len: size of @err, at least 256 is sensible
+ *
+ * Workers boot in the background; requests submitted meanwhile wait in the queue.
+ *
+ * Return: 0; -EINVAL (@err says which value), -EADDRINUSE, -EACCES, or what the
+ * kernel said to io_uring_setup().
+ */
+int urd_open(const struct urd_conf *conf, unsigned int flags, struct urd **urd, char *err,
+	     size_t err_len);
+
+/**
+ * urd_submit - hand in a request
+ * @urd: the instance
+ * @call: the request; copied
+ * @done: called exactly once with the answer, if 0 is returned
+ * @arg: handed to it
+ *
+ * Context: any thread; with URD_OPEN_LOOP only the owner of the ring.
+ * Return: 0; -EINVAL (malformed params, empty method), -EMSGSIZE, -ENOBUFS (too
+ * many submitted and not yet taken), -ESHUTDOWN, -ENOMEM, -EPERM (wrong thread).
+ */
+int urd_submit(struct urd *urd, const struct urd_call *call, urd_done_fn done, void *arg);
+
+/**
+ * urd_execute - hand in a request and wait
+ * @urd: the instance
+ * @call: the request
+ * @reply: set to the answer; free with urd_reply_free()
+ *
+ * Context: as urd_submit(), but not from a urd_done_fn.
+ * Return: 0 if there is an answer (look at its code), else as urd_submit().
+ */
+int urd_execute(struct urd *urd, const struct urd_call *call, struct urd_reply **reply);
+
+/** urd_reply_free - free what urd_execute() gave; NULL is fine */
+void urd_reply_free(struct urd_reply *reply);
+
+/** urd_fd - URD_OPEN_LOOP: poll it for reading, then call urd_turn() */
+int urd_fd(const struct urd *urd);
+
+/**
+ * urd_turn - URD_OPEN_LOOP: submit, wait, and do what came in
+ * @urd: the instance
+ * @timeout_ns: longest wait; 0 for none, URD_OFF for no limit
+ *
+ * Return: 1, or 0 once drained.
+ */
+int urd_turn(struct urd *urd, uint64_t timeout_ns);
+
+/**
+ * urd_drain - take nothing new, finish what there is, stop the workers
+ * @urd: the instance
+ * @timeout_ns: after that, running requests are cut
+ *
+ * Threaded: waits until done. URD_OPEN_LOOP: begins it; urd_turn() returns 0 when
+ * it is done. A second call can only shorten the time.
+ *
+ * Return: 0.
+ */
+int urd_drain(struct urd *urd, uint64_t timeout_ns);
+
+/** urd_close - drain at once if not drained, and free; NULL is fine */
+void urd_close(struct urd *urd);
+
+/**
+ * urd_ready - number of workers that could take a request now or soon (idle or busy)
+ * @pool: name, or NULL for all pools
+ *
+ * Context: any thread; a snapshot.
+ */
+uint32_t urd_ready(const struct urd *urd, const char *pool);
+
+/** urd_version - "0.1.0" */
+const char *urd_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* URD_URD_H */

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What is said between a slot and its worker: requests out, answers and control
+ * messages in, and the lines that it prints.  Nothing a worker sends is trusted:
+ * what it must not send costs it its life, and nobody gets an answer that is not
+ * his.
+ */
+#include <msgpack.h>
+
+#include "pool/slot_priv.h"
+#include "wire/mp.h"
+
+/* ---- out ---- */
+
+/* Metadata for a worker that offered to read it. */
+static u32 job_pack_meta(struct urd_job *job, u64 now_ns)
+{
+	struct urd_out out = { .p = job->meta, .cap = sizeof(job->meta) };
+	u64 left_ms = (job->exec_due_ns - now_ns) / NSEC_PER_MSEC;
+	bool timed = job->exec_due_ns != URD_NEVER;
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, &out, urd_out_write);
+	msgpack_pack_map(&pk, 1u + timed + (job->trace[0] != 0));
+	msgpack_pack_str_with_body(&pk, "attempt", 7);
+	msgpack_pack_uint8(&pk, job->attempt);
+	if (timed) {
+		msgpack_pack_str_with_body(&pk, "deadline_ms", 11);
+		msgpack_pack_uint64(&pk, left_ms);
+	}
+	if (job->trace[0]) {
+		msgpack_pack_str_with_body(&pk, "traceparent", 11);
+		msgpack_pack_str_with_body(&pk, job->trace, strlen(job->trace));
+	}
+	urd_assert(!out.full);
+	return out.len;
+}
+
+void slot_begin(struct urd_slot *slot, struct urd_job *job)
+{
+	job->meta_len = slot->can_meta ? job_pack_meta(job, slot->core->now_ns) : 0;
+	job->frame = urd_rpc_put_request(job->params, job->params_len + job->meta_len, job->msgid,
+					 job->method, job->meta_len != 0);
+	job->frame_len = (u32)(job->params + job->params_len - job->frame);
+	urd_assert(job->frame >= job->req.p);
+	/* the name has moved with the envelope; a second attempt needs it again */
+	job->method.p = job->params - job->method.len;
+}
+
+u32 slot_pack_cancel(struct urd_slot *slot, u32 msgid)
+{
+	struct urd_out out = { .p = slot->ctl_buf + URD_FRAME_HEADER,
+			       .cap = sizeof(slot->ctl_buf) - URD_FRAME_HEADER };
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, &out, urd_out_write);
+	msgpack_pack_array(&pk, 3);
+	msgpack_pack_uint8(&pk, URD_TAG_NOTIFY);
+	msgpack_pack_str_with_body(&pk, "control.cancel", 14);
+	msgpack_pack_array(&pk, 1);
+	msgpack_pack_uint32(&pk, msgid);
+	urd_assert(!out.full);
+	put_be32(slot->ctl_buf, out.len);
+	return URD_FRAME_HEADER + out.len;
+}
+
+/* ---- in: the task stream ---- */
+
+void slot_bad(struct urd_slot *slot, const char *what)
+{
+	struct urd_tags tags = slot_tags(slot);
+
+	if (slot->state != SLOT_KILLING)
+		pr_warn(slot->core->log, &tags, "protocol: %s", what);
+	slot_because(slot, URD_WHY_PROTOCOL);
+	slot_step(slot, SEV_BAD, NULL);
+}
+
+static struct urd_job *slot_job(struct urd_slot *slot, u32 msgid)
+{
+	struct urd_job *job;
+
+	urd_list_for_each(job, &slot->jobs, node)
+		if (job->msgid == msgid && job->frame && !job->early)
+			return job;
+	return NULL;
+}
+
+static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct urd_msg *msg)
+{
+	struct urd_job *job = slot_job(slot, msg->msgid);
+	struct slot_what what = { .job = job, .frame = f, .msg = msg };
+
+	if (!job) {
+		slot_bad(slot, "an answer to no request of its own");
+		return;
+	}
+	slot_step(slot, job->overdue ? SEV_LATE : SEV_ANSWER, &what);
+	if (job == slot->writing && !urd_op_is_idle(&slot->ops[SLOT_OP_TASK_WR]))
+		job->early = true; /* answered before it has read all; the rest must go out still */
+	else
+		slot_forget(slot, job);
+	slot_settled(slot);
+}
+
+static void slot_task_frame(struct urd_slot *slot, struct urd_frame *f)
+{
+	struct urd_msg msg;
+
+	if (slot->state == SLOT_STOPPING) {
+		slot_bad(slot, "an answer to nothing");
+		return;
+	}
+	if (urd_rpc_parse(f->p, f->len, &msg)) {
+		slot_bad(slot, "a frame that is no message");
+		return;
+	}
+	switch (msg.tag) {
+	case URD_TAG_RESPONSE:
+		slot_answer(slot, f, &msg);
+		break;
+	case URD_TAG_NOTIFY:
+		break; /* tolerated, and of no meaning here */
+	case URD_TAG_REQUEST:
+		slot_bad(slot, "a request where an answer belongs");
+		break;
+	case URD_TAG_CHUNK:
+		slot_bad(slot, "a chunk nobody asked for");
+		break;
+	}
+}
+
+void slot_task_frames(struct urd_slot *slot)
+{
+	struct urd_frame f;
+	int ret = 0;
+
+	slot->parsing = true;
+	while (slot->state >= SLOT_BUSY && slot->state < SLOT_TERMING) {
+		ret = urd_inbox_next(&slot->task, &f);
+		if (ret != 1)
+			break;
+		slot_task_frame(slot, &f);
+		urd_arena_put(&slot->core->arena, &f.buf);
+	}
+	if (slot->state >= SLOT_TERMING)
+		urd_inbox_reset(&slot->task); /* nobody listens any more */
+	slot->parsing = false;
+	if (ret == -EMSGSIZE)
+		slot_bad(slot, "a frame larger than max_response");
+	else if (ret < 0 && ret != -ENOMEM)
+		slot_bad(slot, "bytes that are no frame");
+	else if (slot->state == SLOT_IDLE && !urd_inbox_is_clean(&slot->task))
+		slot_bad(slot, "bytes beyond its answer");
+}
+
+/* ---- in: the control channel ---- */
+
+static void slot_features(struct urd_slot *slot, struct urd_mp m)
+{
+	struct urd_span s;
+	u32 n;
+
+	if (urd_mp_array(&m, &n))
+		return;
+	while (n-- && !urd_mp_str(&m, &s)) {
+		slot->can_meta |= urd_span_is(s, "meta");
+		slot->can_cancel |= urd_span_is(s, "cancel");
+	}
+}
+
+/* Returns what is wrong with the ready message, or NULL. */
+static const char *slot_read_ready(struct urd_slot *slot, struct urd_span params)
+{
+	struct urd_mp map = { params.p, params.p + params.len };
+	struct urd_tags tags = slot_tags(slot);
+	bool native = slot->pool->conf.protocol == URD_PROTOCOL_URD;
+	struct urd_mp v;
+	u64 n;
+
+	if (urd_mp_find(&map, "pid", &v) || urd_mp_uint(&v, &n))
+		return "the ready message has no pid";
+	if (n != (u64)slot->child.pid)
+		pr_info(slot->core->log, &tags, "the ready message says pid %llu",
+			(unsigned long long)n);
+	if (!native)
+		return NULL;
+	if (urd_mp_find(&map, "protocol", &v) || urd_mp_uint(&v, &n))
+		return "the ready message has no protocol version";
+	if (n != URD_PROTOCOL_VERSION)
+		return "the ready message is of another protocol version than 1";
+	if (!urd_mp_find(&map, "concurrency", &v)) {
+		if (urd_mp_uint(&v, &n) || n < 1)
+			return "the ready message has a concurrency that is no positive number";
+		slot->concurrency = (u32)urd_min(n, (u64)SLOT_CONCURRENCY_MAX);
+	}
+	if (!urd_mp_find(&map, "features", &v))
+		slot_features(slot, v);
+	return NULL;
+}
+
+static void slot_ready(struct urd_slot *slot, struct urd_span params)
+{
+	struct urd_tags tags = slot_tags(slot);
+	const char *wrong;
+
+	if (slot->state != SLOT_BOOTING) {
+		if (slot->state < SLOT_STOPPING)
+			slot_bad(slot, "a second ready message");
+		return;
+	}
+	wrong = slot_read_ready(slot, params);
+	if (wrong) {
+		slot_bad(slot, wrong);
+		return;
+	}
+	slot->due_ns = URD_NEVER;
+	slot_step(slot, SEV_READY, NULL);
+	pr_info(slot->core->log, &tags, "worker ready after %llu ms",
+		(unsigned long long)((slot->core->now_ns - slot->born_ns) / NSEC_PER_MSEC));
+}
+
+static void slot_control_frame(struct urd_slot *slot, const struct urd_frame *f)
+{
+	struct urd_msg msg;
+	int ret = urd_rpc_parse(f->p, f->len, &msg);
+
+	if (ret == 0 && msg.tag == URD_TAG_NOTIFY && urd_span_is(msg.method, "control.ready")) {
+		slot_ready(slot, msg.params);
+	} else if (slot->state == SLOT_BOOTING) {
+		slot_bad(slot, "something else than the ready message came first");
+	} else if (ret || msg.tag != URD_TAG_NOTIFY) {
+		slot_bad(slot, "a control frame that is no notification");
+	} else if (urd_span_is(msg.method, "control.retire")) {
+		if (slot->state <= SLOT_GRACE)
+			urd_slot_retire(slot, URD_WHY_ASKED);
+	}
+	/* heartbeats, and whatever a later version may say, are read and dropped */
+}
+
+void slot_control_frames(struct urd_slot *slot)
+{
+	struct urd_frame f;
+	int ret = 0;
+
+	while (slot->state >= SLOT_BOOTING && slot->state <= SLOT_TERMING) {
+		ret = urd_inbox_next(&slot->ctl, &f);
+		if (ret != 1)
+			break;
+		slot_control_frame(slot, &f);
+		urd_arena_put(&slot->core->arena, &f.buf);
+	}
+	if (ret < 0 && ret != -ENOMEM)
+		slot_bad(slot, "bytes on the control channel that are no frame");
+}
+
+/* ---- what it prints ---- */
+
+static void slot_line(struct urd_slot *slot, const char *p, u32 len, const char *stream)
+{
+	struct urd_tags tags = slot_tags(slot);
+
+	tags.stream = stream;
+	pr_info(slot->core->log, &tags, "%.*s", (int)len, p);
+}
+
+void slot_lines(struct urd_slot *slot, struct urd_lines *l, u32 n, const char *stream)
+{
+	u32 begin = 0, end = l->len + n;
+
+	for (u32 i = l->len; i < end; i++) {
+		if (l->buf[i] != '\n')
+			continue;
+		if (!l->cut && i > begin)
+			slot_line(slot, l->buf + begin, i - begin, stream);
+		l->cut = false;
+		begin = i + 1;
+	}
+	if (l->cut)
+		begin = end;
+	l->len = end - begin;
+	memmove(l->buf, l->buf + begin, l->len);
+	if (l->len == slot->core->line_max) {
+		slot_line(slot, l->buf, l->len, stream);
+		l->len = 0;
+		l->cut = true;
+	}
+}
+
+void slot_lines_end(struct urd_slot *slot, struct urd_lines *l, const char *stream)
+{
+	if (l->len)
+		slot_line(slot, l->buf, l->len, stream);
+	l->len = 0;
+	l->cut = false;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Processes: a thread that does nothing but spawn, and the few calls that end a
+ * process and collect it.
+ *
+ * The thread lives as long as the spawner, because a child's death signal is
+ * tied to the thread that made it, and because even a vfork stops its caller
+ * for 100 us, which no ring thread can afford.  Requests and answers are small
+ * messages through pipes: no lock, no shared state.
+ */
+#ifndef URD_SPAWN_H
+#define URD_SPAWN_H
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <urd/urd.h>
+
+#include "base/base.h"
+
+/** Environment variables that a worker may be given. */
+#define URD_SPAWN_ENV_MAX 1024u
+
+struct urd_spawner;
+
+/**
+ * struct urd_spawn_spec - how to start the workers of a pool; constant while in use
+ * @argv: program and arguments
+ * @envp: "NAME=value" strings, NULL-terminated, the worker's number not among them
+ * @envp_nr: how many
+ * @cwd: working directory or NULL
+ * @protocol: which descriptors it gets
+ */
+struct urd_spawn_spec {
+	char **argv;
+	char **envp;
+	u32 envp_nr;
+	const char *cwd;
+	enum urd_protocol protocol;
+};
+
+/**
+ * struct urd_spawn_ask - "make one": to the spawner
+ * @spec: how
+ * @slot: number of the slot, comes back in the answer
+ * @worker: number of the worker within its pool, for its environment
+ */
+struct urd_spawn_ask {
+	const struct urd_spawn_spec *spec;
+	u32 slot;
+	u32 worker;
+};
+
+/**
+ * struct urd_child - a process and our ends of its channels
+ * @pid: process id, also of its session and process group
+ * @pidfd: pollable for its exit
+ * @task_wr: requests go in here
+ * @task_rd: answers come out; the same descriptor as @task_wr for a socket
+ * @ctl_wr: control to the worker
+ * @ctl_rd: control from it; the same as @ctl_wr for a socket
+ * @out_rd: its stdout
+ * @err_rd: its stderr
+ *
+ * All are CLOEXEC and non-blocking; -1 where there is none.
+ */
+struct urd_child {
+	pid_t pid;
+	int pidfd;
+	int task_wr;
+	int task_rd;
+	int ctl_wr;
+	int ctl_rd;
+	int out_rd;
+	int err_rd;
+};
+
+/**
+ * struct urd_spawned - answer of the spawner
+ * @slot: as asked
+ * @err: 0 or negative errno
+ * @step: what failed, a static string; NULL on success
+ * @child: the process, on success
+ */
+struct urd_spawned {
+	u32 slot;
+	s32 err;
+	const char *step;
+	struct urd_child child;
+};
+
+/**
+ * urd_spawner_start - start the thread
+ * @sp: set to the spawner
+ *
+ * Return: 0 or negative errno.
+ */
+int urd_spawner_start(struct urd_spawner **sp) URD_MUST_CHECK;
+
+/**
+ * urd_spawner_stop - end the thread; workers that still live are killed by that
+ *
+ * NULL is fine.
+ */
+void urd_spawner_stop(struct urd_spawner *sp);
+
+/** urd_spawner_fd - whole struct urd_spawned can be read here, never a part of one */
+int urd_spawner_fd(const struct urd_spawner *sp);
+
+/**
+ * urd_spawner_ask - ask for a process
+ *
+ * Context: any thread.  Return: 0, -EAGAIN (too many asked for at once).
+ */
+int urd_spawner_ask(struct urd_spawner *sp, const struct urd_spawn_ask *ask) URD_MUST_CHECK;
+
+/** urd_child_signal - signal the process itself; harmless if it has ended */
+void urd_child_signal(const struct urd_child *c, int sig);
+
+/**
+ * urd_child_kill_all - SIGKILL for the process and its whole group
+ *
+ * Only before it is reaped: afterwards the number may be another's.
+ */
+void urd_child_kill_all(const struct urd_child *c);
+
+/**
+ * urd_child_reap - collect an ended process
+ * @c: the process
+ * @info: filled in as by waitid(2)
+ *
+ * Return: 0, -EAGAIN (still alive), -ECHILD (not ours to collect).
+ */
+int urd_child_reap(const struct urd_child *c, siginfo_t *info) URD_MUST_CHECK;
+
+/** urd_child_end_input - end of file on its task input; @c->task_wr may be -1 afterwards */
+void urd_child_end_input(struct urd_child *c);
+
+/** urd_child_close - close all descriptors and forget the pid */
+void urd_child_close(struct urd_child *c);
+
+#endif /* URD_SPAWN_H */

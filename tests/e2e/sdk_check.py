@@ -1,0 +1,841 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Check the SDKs against docs/worker-protocol.md and docs/client-protocol.md.
+
+    sdk_check.py [path of the C echo worker]
+
+Plays the daemon: starts tests/workers/echo.* of each language with pipes on 3
+to 6 and looks at every byte that comes back; then it serves the Python clients.
+Prints a line per check and exits with a status other than 0 if one failed.
+SDK_CHECK_ONLY="php c" in the environment leaves the others out.
+"""
+
+import asyncio
+import fcntl
+import os
+import queue
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import msgpack
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WORKERS = os.path.join(ROOT, "tests", "workers")
+PATIENCE = 20.0
+FEATURES = {"meta", "cancel", "stream"}
+
+
+class Peer:
+    """One end of the four pipes, with the worker at the other."""
+
+    def __init__(self, argv, env=None):
+        task = os.pipe()
+        answer = os.pipe()
+        down = os.pipe()
+        up = os.pipe()
+        theirs = (task[0], answer[1], down[0], up[1])
+        self.task, self.answers, self.down, self.up = task[1], answer[0], down[1], up[0]
+
+        def place():
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 40) for fd in theirs]
+            for want, fd in zip((3, 4, 5, 6), high):
+                os.dup2(fd, want)
+
+        full = dict(os.environ, URD_PROTOCOL="1", URD_TASK_IN_FD="3", URD_TASK_OUT_FD="4",
+                    URD_CONTROL_IN_FD="5", URD_CONTROL_OUT_FD="6", URD_PID=str(os.getpid()),
+                    URD_POOL="test", URD_WORKER="0")
+        full.update(env or {})
+        self.proc = subprocess.Popen(argv, env=full, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     preexec_fn=place, pass_fds=(3, 4, 5, 6),
+                                     start_new_session=True)
+        for fd in theirs:
+            os.close(fd)
+        self.bufs = {self.answers: b"", self.up: b""}
+        self.text = {"out": [], "err": []}
+        self.drains = [threading.Thread(target=self.drain, args=pair, daemon=True)
+                       for pair in (("out", self.proc.stdout), ("err", self.proc.stderr))]
+        for thread in self.drains:
+            thread.start()
+        self.msgid = 0
+
+    def drain(self, name, stream):
+        for line in stream:
+            self.text[name].append(line)
+
+    def stderr(self):
+        return b"".join(self.text["err"]).decode(errors="replace")
+
+    def recv(self, fd, patience=PATIENCE):
+        """The next message; None at the end of file."""
+        end = time.monotonic() + patience
+        while True:
+            buf = self.bufs[fd]
+            if len(buf) >= 4:
+                (size,) = struct.unpack(">I", buf[:4])
+                if len(buf) >= 4 + size:
+                    self.bufs[fd] = buf[4 + size:]
+                    return msgpack.unpackb(buf[4:4 + size], raw=False, strict_map_key=False)
+            if not select.select([fd], [], [], max(0, end - time.monotonic()))[0]:
+                raise TimeoutError("nothing from the worker; stderr: " + self.stderr()[-2000:])
+            data = os.read(fd, 1 << 16)
+            if not data:
+                assert not buf, "end of file within a frame"
+                return None
+            self.bufs[fd] += data
+
+    def quiet(self, fd, seconds):
+        """Nothing comes within the time?"""
+        return not self.bufs[fd] and not select.select([fd], [], [], seconds)[0]
+
+    def write(self, fd, data):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view):]
+
+    def send_raw(self, fd, body):
+        self.write(fd, struct.pack(">I", len(body)) + body)
+
+    def send(self, fd, message):
+        self.send_raw(fd, msgpack.packb(message, use_bin_type=True))
+
+    def request(self, method, params=None, meta=None):
+        self.msgid += 1
+        message = [0, self.msgid, method, params] + ([meta] if meta is not None else [])
+        self.send(self.task, message)
+        return self.msgid
+
+    def call(self, method, params=None, meta=None):
+        """(error, result)"""
+        msgid = self.request(method, params, meta)
+        tag, got, error, result = self.recv(self.answers)
+        assert (tag, got) == (1, msgid), (tag, got, msgid)
+        return error, result
+
+    def ready(self):
+        tag, method, params = self.recv(self.up)
+        assert (tag, method) == (2, "control.ready"), (tag, method)
+        return params
+
+    def wait(self, patience=PATIENCE):
+        return self.proc.wait(patience)
+
+    def eof(self):
+        os.close(self.task)
+        self.task = -1
+
+    def close(self):
+        if self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait()
+        for fd in (self.task, self.answers, self.down, self.up):
+            if fd >= 0:
+                os.close(fd)
+
+
+# Each check gets a ready peer and the language; it raises if it is not content.
+
+def same(a, b):
+    """Equal in type as well, as far as MessagePack tells types apart."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(same(a[k], b[k]) for k in a)
+    return a == b
+
+
+def values(lang):
+    out = [None, True, False, "", "x", "a" * 31, "a" * 32, "a" * 255, "a" * 256, "a" * 65536]
+    for bits in (5, 7, 8, 15, 16, 31, 32, 52):
+        out += [1 << bits, (1 << bits) - 1, -(1 << bits), -(1 << bits) - 1]
+    out += [0, (1 << 63) - 1, -(1 << 63), 1.5, -2.25, 1e300, float("inf")]
+    out += [[], [1, [2, [3]]], list(range(15)), list(range(16)), list(range(70000))]
+    out += [{"a": 1}, {"k%d" % i: i for i in range(16)}, {"a": {"b": [{"c": None}]}}]
+    out += ["\u00e4\u20ac\U0001f600 \u0000 \ufffd", "\u00fc" * 1000, "m" * (1 << 20)]
+    nested = 0
+    for _ in range(40):
+        nested = [nested]
+    out.append(nested)
+    if lang != "php":  # one type of string, one of array, no unsigned 64 bit, no integral float
+        out += [b"", b"\x00\xff", bytes(range(256)) * 4096, {}, [b"x", {}], 2.0,
+                (1 << 64) - 1, {1: "int key"}, {"__proto__": 1}, msgpack.ExtType(5, b"abc"),
+                msgpack.ExtType(100, b"12345678"), msgpack.Timestamp(1, 2)]
+    if lang == "node":
+        out.remove(2.0)  # a number without a fraction is packed as an integer
+    return out
+
+
+def check_ready(make, lang):
+    peer = make(ready=False)
+    hello = peer.ready()
+    assert hello["pid"] == peer.proc.pid and hello["protocol"] == 1, hello
+    assert FEATURES <= set(hello["features"]), hello
+    assert {"echo", "sleep", "fail", "die", "stream"} <= set(hello["methods"]), hello
+    assert hello["concurrency"] == (4 if lang.endswith("async") else 1), hello
+    assert hello["sdk"].split("/")[0] == {"py": "python"}.get(lang[:2], lang.split("-")[0]), hello
+
+
+def check_echo(make, lang):
+    peer = make()
+    for value in values(lang.split("-")[0]):
+        error, result = peer.call("echo", value)
+        assert error is None and same(value, result), (str(value)[:80], str(result)[:80], error)
+
+
+def check_echo_not_utf8(make, lang):
+    peer = make()
+    raw = b"\xa4\xff\xfe\x00\xc3"
+    peer.send_raw(peer.task, b"\x94\x00\x05\xa4echo" + raw)
+    head = os.read(peer.answers, 4)
+    body = os.read(peer.answers, struct.unpack(">I", head)[0])
+    # Node tells such a string from text by answering with a binary
+    assert body.endswith(raw[1:]), body
+
+
+def check_split(make, lang):
+    peer = make()
+    body = msgpack.packb([0, 77, "echo", ["split", 1]])
+    for byte in struct.pack(">I", len(body)) + body:
+        os.write(peer.task, bytes([byte]))
+    assert peer.recv(peer.answers) == [1, 77, None, ["split", 1]]
+
+
+def check_errors(make, lang):
+    peer = make()
+    error, result = peer.call("fail")
+    assert result is None and error["code"] == -32603 and error["message"] == "it failed", error
+    assert "retry" not in error, error
+    for word, code, text in (("retry", 7, "try again"), ("fatal", 8, "give up")):
+        error, _ = peer.call("fail", word)
+        assert error["code"] == code and error["message"] == text, error
+        if lang != "c":
+            assert error["retry"] is (word == "retry"), error
+    error, _ = peer.call("no-such-method")
+    assert error["code"] == -32601 and "no-such-method" in error["message"], error
+    assert peer.call("echo", 1) == (None, 1)
+
+
+def check_meta(make, lang):
+    peer = make()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    _, got = peer.call("meta", None, {"deadline_ms": 60000, "attempt": 3, "traceparent": trace,
+                                      "unknown": [1]})
+    assert (got["attempt"], got["trace"], got["stream"]) == (3, trace, False), got
+    assert 50000 < got["deadline"] <= 60000, got
+    for meta in (None, {}):
+        _, got = peer.call("meta", None, meta)
+        assert got == {"attempt": 1, "trace": None, "stream": False, "deadline": None}, got
+
+
+def check_noise(make, lang):
+    peer = make()
+    error, _ = peer.call("noise")
+    assert error is None, error
+    assert peer.call("echo", "after") == (None, "after")
+    peer.eof()
+    assert peer.wait() == 0
+    for thread in peer.drains:
+        thread.join(PATIENCE)
+    assert peer.text["out"] == [b"noise on stdout\n"] * 1000, len(peer.text["out"])
+    assert peer.text["err"].count(b"noise on stderr\n") == 1000
+
+
+def check_pid(make, lang):
+    peer = make()
+    assert peer.call("pid") == (None, peer.proc.pid)
+
+
+def check_die(make, lang):
+    peer = make()
+    peer.request("die")
+    assert peer.recv(peer.answers) is None
+    assert peer.wait() == -signal.SIGKILL
+    peer = make()
+    peer.request("die", {"exit": 7})
+    assert peer.recv(peer.answers) is None
+    assert peer.wait() == 7
+
+
+def check_eof(make, lang):
+    peer = make()
+    peer.eof()
+    assert peer.wait() == 0, peer.stderr()
+    assert peer.stderr() == "", peer.stderr()
+
+
+def check_eof_busy(make, lang):
+    peer = make()
+    msgid = peer.request("sleep", {"ms": 100})
+    peer.eof()
+    assert peer.recv(peer.answers) == [1, msgid, None, "slept"]
+    assert peer.wait() == 0, peer.stderr()
+
+
+def check_sigint(make, lang):
+    peer = make()
+    os.kill(peer.proc.pid, signal.SIGINT)
+    assert peer.call("echo", 1) == (None, 1)
+    msgid = peer.request("sleep", {"ms": 100})
+    os.kill(peer.proc.pid, signal.SIGINT)
+    assert peer.recv(peer.answers) == [1, msgid, None, "slept"]
+
+
+def check_sigterm_idle(make, lang):
+    peer = make()
+    assert peer.call("echo", 1) == (None, 1)
+    os.kill(peer.proc.pid, signal.SIGTERM)
+    assert peer.wait() == 0, peer.stderr()
+    assert peer.recv(peer.answers) is None
+
+
+def check_sigterm_busy(make, lang):
+    peer = make()
+    msgid = peer.request("progress", 1)
+    peer.recv(peer.answers)
+    peer.recv(peer.up)
+    msgid = peer.request("sleep", {"ms": 300})
+    # the request is at hand once the pipe is empty
+    end = time.monotonic() + PATIENCE
+    while struct.unpack("i", fcntl.ioctl(peer.task, 0x541B, b"\0\0\0\0"))[0]:
+        assert time.monotonic() < end
+    os.kill(peer.proc.pid, signal.SIGTERM)
+    assert peer.recv(peer.answers) == [1, msgid, None, "slept"]
+    assert peer.wait() == 0, peer.stderr()
+
+
+def check_sigterm_unread(make, lang):
+    """A request that was sent before SIGTERM is served, not lost."""
+    peer = make()
+    os.kill(peer.proc.pid, signal.SIGSTOP)
+    msgid = peer.request("echo", "first")
+    os.kill(peer.proc.pid, signal.SIGTERM)
+    os.kill(peer.proc.pid, signal.SIGCONT)
+    assert peer.recv(peer.answers) == [1, msgid, None, "first"]
+    assert peer.wait() == 0, peer.stderr()
+
+
+def check_gone(make, lang):
+    """urd goes away in mid request: the worker leaves and says nothing."""
+    peer = make()
+    peer.request("sleep", {"ms": 200})
+    os.close(peer.answers)
+    peer.answers = -1
+    assert peer.wait(PATIENCE) == 0, peer.stderr()
+    for thread in peer.drains:
+        thread.join(PATIENCE)
+    assert peer.stderr() == "", peer.stderr()
+
+
+def check_garbage(make, lang):
+    """Nonsense on fd 3 ends the worker with a status that is not 0."""
+    for data in (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\2\x91\x00",
+                 b"\0\0\0\4\x94\x01\x01\xc0"):
+        peer = make()
+        os.write(peer.task, data)
+        peer.eof()
+        assert peer.wait() not in (0, None), data
+        assert peer.recv(peer.answers) is None, data
+    peer = make()
+    os.write(peer.task, b"\0\0\0\5\x94\x00")
+    peer.eof()
+    assert peer.wait() != 0
+
+
+def check_notification(make, lang):
+    """Unknown notifications are ignored on both channels."""
+    peer = make()
+    peer.send(peer.task, [2, "who.knows", [1]])
+    peer.send(peer.down, [2, "control.unheard-of", {"a": 1}])
+    peer.send(peer.down, [2, "control.cancel", [4711]])
+    peer.send(peer.down, [2, "control.shutdown", None])
+    assert peer.call("echo", 1) == (None, 1)
+
+
+def check_grandchild(make, lang):
+    peer = make()
+    error, child = peer.call("spawn")
+    assert error is None, error
+    try:
+        end = time.monotonic() + PATIENCE
+        while os.readlink("/proc/%d/exe" % child).split("/")[-1] not in ("sleep", "busybox",
+                                                                         "coreutils"):
+            assert time.monotonic() < end
+        peer.eof()
+        assert peer.wait() == 0, peer.stderr()
+        assert peer.recv(peer.answers, 5) is None  # end of file although the child lives
+        assert peer.recv(peer.up, 5) is None
+        os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def check_cancel(make, lang):
+    peer = make()
+    msgid = peer.request("sleep", {"ms": 15000})
+    peer.send(peer.down, [2, "control.cancel", [msgid]])
+    began = time.monotonic()
+    tag, got, error, result = peer.recv(peer.answers)
+    assert (tag, got) == (1, msgid)
+    assert error is not None or result == "cancelled", (error, result)
+    assert time.monotonic() - began < 10
+    # a cancel that comes too late hits nobody
+    peer.send(peer.down, [2, "control.cancel", [msgid]])
+    msgid = peer.request("sleep", {"ms": 20})
+    assert peer.recv(peer.answers) == [1, msgid, None, "slept"]
+
+
+def check_cancel_early(make, lang):
+    """Request and cancel are both there before the worker looks."""
+    peer = make()
+    for _ in range(5):
+        os.kill(peer.proc.pid, signal.SIGSTOP)
+        msgid = peer.request("sleep", {"ms": 8000})
+        peer.send(peer.down, [2, "control.cancel", [msgid]])
+        os.kill(peer.proc.pid, signal.SIGCONT)
+        tag, got, error, result = peer.recv(peer.answers, 6)
+        assert (tag, got) == (1, msgid)
+        assert error is not None or result == "cancelled", (error, result)
+
+
+def check_stream(make, lang):
+    peer = make()
+    msgid = peer.request("stream", 40, {"stream": True})
+    for i in range(16):
+        assert peer.recv(peer.answers) == [3, msgid, i]
+    assert peer.quiet(peer.answers, 0.3), "more than the credit"
+    peer.send(peer.down, [2, "control.credit", [msgid, 4]])
+    for i in range(16, 20):
+        assert peer.recv(peer.answers) == [3, msgid, i]
+    assert peer.quiet(peer.answers, 0.3), "more than the credit"
+    peer.send(peer.down, [2, "control.credit", [msgid, 100]])
+    for i in range(20, 40):
+        assert peer.recv(peer.answers) == [3, msgid, i]
+    assert peer.recv(peer.answers) == [1, msgid, None, None]
+
+
+def check_stream_cancel(make, lang):
+    peer = make()
+    msgid = peer.request("stream", 1000, {"stream": True})
+    for i in range(16):
+        peer.recv(peer.answers)
+    peer.send(peer.down, [2, "control.cancel", [msgid]])
+    tag, got, error, _ = peer.recv(peer.answers)
+    assert (tag, got) == (1, msgid) and error is not None, error
+    assert peer.call("echo", 1) == (None, 1)
+
+
+def check_stream_unasked(make, lang):
+    """The caller did not ask for chunks: none come."""
+    peer = make()
+    error, result = peer.call("stream", 20)
+    if lang == "c":
+        assert error is not None
+    else:
+        assert error is None and result == list(range(20)), (error, result)
+
+
+def check_retire(make, lang):
+    peer = make()
+    assert peer.call("retire")[0] is None
+    assert peer.recv(peer.up) == [2, "control.retire", None]
+    assert peer.call("echo", 1) == (None, 1)  # it goes when urd says so
+
+
+def check_progress(make, lang):
+    peer = make()
+    msgid = peer.request("progress", 5)
+    assert peer.recv(peer.answers) == [1, msgid, None, 5]
+    for i in range(5):
+        assert peer.recv(peer.up) == [2, "control.progress", [msgid, i]]
+
+
+def check_heartbeat(make, lang):
+    peer = make()
+    assert peer.call("beat")[0] is None
+    assert peer.recv(peer.up) == [2, "control.heartbeat", None]
+
+
+def check_concurrent(make, lang):
+    """Four at once, answered in the order they end (asynchronous workers)."""
+    peer = make()
+    ids = [peer.request("sleep", {"ms": ms}) for ms in (900, 600, 300, 0)]
+    got = [peer.recv(peer.answers)[1] for _ in ids]
+    assert got == ids[::-1], (got, ids)
+
+
+def check_large_both_ways(make, lang):
+    """Large answers and requests of more than any pipe holds."""
+    peer = make()
+    value = "\u00e9" * (3 << 20)
+    done = []
+
+    def push():
+        for _ in range(2):
+            done.append(peer.request("echo", value))
+
+    pusher = threading.Thread(target=push)
+    pusher.start()
+    answers = [peer.recv(peer.answers) for _ in range(2)]
+    pusher.join()
+    assert [a[1] for a in answers] == done
+    assert all(a[3] == value for a in answers)
+
+
+def check_raw_bin(make, lang):
+    """PHP sends binary when told to."""
+    peer = make()
+    assert peer.call("bin", "\x00abc") == (None, b"\x00abc")
+
+
+def check_no_objects(make, lang):
+    """Params must not make PHP objects."""
+    peer = make()
+    peer.send_raw(peer.task, b"\x94\x00\x05\xa4echo\x82\xc0\xa8stdClass\xa1a\x01")
+    tag, msgid, error, result = peer.recv(peer.answers)
+    assert (tag, msgid) == (1, 5)
+    assert "stdClass" in str(result) or error is not None, (error, result)
+
+
+def check_not_started_by_urd(argv):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("URD_", "FOLK_"))}
+    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=PATIENCE, check=False)
+    assert done.returncode != 0 and done.stderr, done
+
+
+def check_folk(argv):
+    """The folk protocol: two sockets, each in both directions."""
+    task, theirs_task = socket.socketpair()
+    control, theirs_control = socket.socketpair()
+
+    def place():
+        high = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 40) for s in (theirs_task, theirs_control)]
+        for want, fd in zip((3, 4), high):
+            os.dup2(fd, want)
+
+    env = {k: v for k, v in os.environ.items() if not k.startswith("URD_")}
+    env.update(FOLK_RUNTIME="pipe", FOLK_TASK_FD="3", FOLK_CONTROL_FD="4")
+    proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, preexec_fn=place,
+                            pass_fds=(3, 4))
+    theirs_task.close()
+    theirs_control.close()
+
+    def recv(sock):
+        sock.settimeout(PATIENCE)
+        with sock.makefile("rb") as stream:
+            return msgpack.unpackb(stream.read(struct.unpack(">I", stream.read(4))[0]))
+
+    try:
+        assert recv(control) == [2, "control.ready", {"pid": proc.pid}]
+        for msgid in (1, 2):
+            body = msgpack.packb([0, msgid, "echo", {"n": msgid}])
+            task.sendall(struct.pack(">I", len(body)) + body)
+            assert recv(task) == [1, msgid, None, {"n": msgid}]
+        body = msgpack.packb([0, 9, "nope", None])
+        task.sendall(struct.pack(">I", len(body)) + body)
+        assert recv(task)[2]["code"] == -32601
+        task.shutdown(socket.SHUT_WR)
+        assert proc.wait(PATIENCE) == 0
+    finally:
+        proc.kill()
+        proc.wait()
+        task.close()
+        control.close()
+
+
+class Daemon:
+    """A daemon of a few lines, for the Python clients."""
+
+    def __init__(self):
+        self.dir = tempfile.TemporaryDirectory(prefix="urd-sdk-")
+        self.path = os.path.join(self.dir.name, "s")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        self.seen = queue.Queue()  # cancels
+        self.credits = queue.Queue()
+        self.conns = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            self.conns.append(conn)
+            threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+
+    def serve(self, conn):
+        stream = conn.makefile("rb")
+        while header := stream.read(4):
+            body = stream.read(struct.unpack(">I", header)[0])
+            message = msgpack.unpackb(body, raw=False, strict_map_key=False)
+            if message[0] == 2:
+                (self.credits if message[1] == "urd.credit" else self.seen).put(message[1:])
+            else:
+                # of its own, as a stream waits for credit that is read here
+                threading.Thread(target=self.answer, args=(conn, *message[1:]),
+                                 daemon=True).start()
+
+    def send(self, conn, message):
+        body = msgpack.packb(message, use_bin_type=True)
+        conn.sendall(struct.pack(">I", len(body)) + body)
+
+    def answer(self, conn, msgid, method, params, meta=None):
+        if method == "echo":
+            self.send(conn, [1, msgid, None, params])
+        elif method == "meta":
+            self.send(conn, [1, msgid, None, meta])
+        elif method == "fail":
+            error = {"code": 1, "name": "APP", "message": "m", "executed": "yes",
+                     "detail": {"code": 7}}
+            self.send(conn, [1, msgid, error, None])
+        elif method == "busy":
+            error = {"code": 2, "name": "BUSY", "message": "m", "executed": "no",
+                     "retry_after_ms": 50}
+            self.send(conn, [1, msgid, error, None])
+        elif method == "stream":
+            for i in range(params):
+                if i >= 16 and i % 8 == 0:
+                    name, given = self.credits.get(timeout=PATIENCE)
+                    if given != [msgid, 8]:
+                        return
+                self.send(conn, [3, msgid, i])
+            self.send(conn, [1, msgid, None, "end"])
+        elif method == "drop":
+            conn.shutdown(socket.SHUT_RDWR)
+        elif method == "late":
+            threading.Timer(params, self.send, (conn, [1, msgid, None, "late"])).start()
+        elif method == "garbage":
+            conn.sendall(b"\0\0\0\1\xc1")
+
+    def close(self):
+        self.listener.close()
+        for conn in self.conns:
+            conn.close()
+        self.dir.cleanup()
+
+
+def raises(kind, fn, *args, **kwargs):
+    try:
+        fn(*args, **kwargs)
+    except kind as exc:
+        return exc
+    raise AssertionError("%s was not raised" % kind.__name__)
+
+
+def check_client(daemon, mod):
+    with mod.Client("unix:" + daemon.path) as client:
+        for value in values("python"):
+            assert same(client.call("echo", value), value), str(value)[:80]
+        big = b"x" * (8 << 20)
+        assert client.call("echo", big) == big
+        assert client.call("meta", deadline=1.5, traceparent="t") == {"deadline_ms": 1500,
+                                                                     "traceparent": "t"}
+        assert client.call("meta") is None
+        exc = raises(mod.AppError, client.call, "fail")
+        assert (exc.code, exc.executed, exc.detail) == (1, "yes", {"code": 7})
+        exc = raises(mod.UrdError, client.call, "busy")
+        assert (exc.name, exc.executed, exc.retry_after_ms) == ("BUSY", "no", 50)
+        exc = raises(mod.UrdError, client.call, "echo", b"x" * (16 << 20))
+        assert (exc.name, exc.executed) == ("TOO_LARGE", "no")
+
+
+def check_client_timeout(daemon, mod):
+    client = mod.Client(daemon.path)
+    exc = raises(mod.UrdTimeout, client.call, "late", 0.2, deadline=0.05)
+    assert exc.executed == "maybe" and isinstance(exc, TimeoutError)
+    assert daemon.seen.get(timeout=PATIENCE)[0] == "urd.cancel"
+    # the late answer must not become that of the next call
+    assert client.call("late", 0.3) == "late"
+    assert client.call("echo", 5) == 5
+
+
+def check_client_reconnects(daemon, mod):
+    client = mod.Client(daemon.path)
+    assert client.call("echo", 1) == 1
+    exc = raises(mod.ConnectionLost, client.call, "drop")
+    assert exc.executed == "maybe", exc.executed
+    assert client.call("echo", 2) == 2
+    raises(mod.ConnectionLost, client.call, "garbage")
+    assert client.call("echo", 3) == 3
+    daemon.conns[-1].shutdown(socket.SHUT_RDWR)  # as a restart does to an idle connection
+    assert client.call("echo", 4) == 4
+    exc = raises(mod.ConnectionLost, mod.Client("/nonexistent").call, "echo")
+    assert exc.executed == "no"
+    raises(ValueError, mod.Client, "http://x")
+
+
+def check_client_fork(daemon, mod):
+    client = mod.Client(daemon.path)
+    assert client.call("echo", 1) == 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if client.call("echo", 2) == 2 and client.call("echo", 3) == 3 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert client.call("echo", 4) == 4
+    assert len(daemon.conns) == 2, "the child has a connection of its own"
+
+
+def check_client_stream(daemon, mod):
+    client = mod.Client(daemon.path)
+    assert list(client.stream("stream", 40)) == list(range(40))
+    for chunk in client.stream("stream", 10):
+        if chunk == 3:
+            break
+    assert client.call("echo", 1) == 1
+    assert daemon.seen.get(timeout=PATIENCE)[0] == "urd.cancel"
+
+
+def check_async_client(daemon, mod):
+    async def main():
+        async with mod.AsyncClient(daemon.path) as client:
+            calls = [client.call("late", 0.2)] + [client.call("echo", i) for i in range(50)]
+            assert await asyncio.gather(*calls) == ["late"] + list(range(50))
+            assert len(daemon.conns) == 1
+            assert [c async for c in client.stream("stream", 40)] == list(range(40))
+            for kind, method in ((mod.AppError, "fail"), (mod.ConnectionLost, "drop"),
+                                 (mod.ConnectionLost, "garbage")):
+                try:
+                    await client.call(method)
+                except kind:
+                    pass
+                else:
+                    raise AssertionError(method)
+                assert await client.call("echo", 1) == 1
+            try:
+                await client.call("late", 0.3, deadline=0.05)
+            except mod.UrdTimeout as exc:
+                assert exc.executed == "maybe"
+            else:
+                raise AssertionError("no timeout")
+            assert daemon.seen.get(timeout=PATIENCE)[0] == "urd.cancel"
+            task = asyncio.ensure_future(client.call("late", 5))
+            await client.call("echo", 1)  # sent after it, so it went out
+            task.cancel()
+            await asyncio.wait([task])
+            await client.call("echo", 1)
+            assert daemon.seen.get(timeout=PATIENCE)[0] == "urd.cancel"
+        try:
+            await mod.AsyncClient("/nonexistent").call("echo")
+        except mod.ConnectionLost as exc:
+            assert exc.executed == "no"
+
+    asyncio.run(main())
+
+
+def check_async_client_fork(daemon, mod):
+    client = mod.AsyncClient(daemon.path)
+
+    async def once(value):
+        return await client.call("echo", value) == value
+
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(once(1))
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if asyncio.run(once(2)) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert loop.run_until_complete(once(3))
+    loop.run_until_complete(client.close())
+    loop.close()
+
+
+CLIENT = [check_client, check_client_timeout, check_client_reconnects, check_client_fork,
+          check_client_stream, check_async_client, check_async_client_fork]
+
+COMMON = [check_ready, check_echo, check_echo_not_utf8, check_split, check_errors, check_meta,
+          check_noise, check_pid, check_die, check_eof, check_eof_busy, check_sigint,
+          check_sigterm_idle, check_sigterm_busy, check_sigterm_unread, check_gone, check_garbage,
+          check_notification, check_grandchild, check_cancel, check_cancel_early, check_stream,
+          check_stream_cancel, check_stream_unasked, check_retire, check_progress,
+          check_heartbeat, check_large_both_ways]
+
+
+def languages(c_worker):
+    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+    found = [("python", [python, os.path.join(WORKERS, "echo.py")]),
+             ("php", [shutil.which("php"), os.path.join(WORKERS, "echo.php")]),
+             ("node", [shutil.which("node"), os.path.join(WORKERS, "echo.mjs")])]
+    if c_worker:
+        found.append(("c", [c_worker]))
+    out = []
+    for lang, argv in found:
+        out.append((lang, argv, list(COMMON)))
+        if lang == "php":
+            out[-1][2].extend([check_raw_bin, check_no_objects])
+        if lang in ("python", "node"):
+            out.append((lang + "-async", argv + ["async"], COMMON + [check_concurrent]))
+    return out
+
+
+class Score:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    def run(self, lang, fn, *args):
+        name = fn.__name__[len("check_"):]
+        try:
+            fn(*args)
+        except Exception as exc:
+            self.failed += 1
+            print("FAIL %-13s %s: %s: %s" % (lang, name, type(exc).__name__, exc))
+        else:
+            self.passed += 1
+            print("ok   %-13s %s" % (lang, name))
+        sys.stdout.flush()
+
+
+def main():
+    only = os.environ.get("SDK_CHECK_ONLY", "").split()
+    score = Score()
+    for lang, argv, checks in languages(sys.argv[1] if len(sys.argv) > 1 else None):
+        if only and lang not in only:
+            continue
+        if not argv[0]:
+            print("FAIL %-13s is not installed" % lang)
+            score.failed += 1
+            continue
+        for check in checks:
+            peers = []
+
+            def make(ready=True):
+                peer = Peer(argv)
+                peers.append(peer)
+                if ready:
+                    peer.ready()
+                return peer
+
+            score.run(lang, check, make, lang)
+            for peer in peers:
+                peer.close()
+        if not lang.endswith("-async"):
+            score.run(lang, check_not_started_by_urd, argv)
+        if lang in ("python", "php"):
+            score.run(lang, check_folk, argv)
+    if not only or "client" in only:
+        sys.path.insert(0, os.path.join(ROOT, "src", "sdk", "python"))
+        sys.dont_write_bytecode = True
+        import urd_client
+        for check in CLIENT:
+            daemon = Daemon()
+            score.run("client", check, daemon, urd_client)
+            daemon.close()
+    print("%d passed, %d failed" % (score.passed, score.failed))
+    return 1 if score.failed or not score.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
