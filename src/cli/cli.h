@@ -13,12 +13,12 @@
 /** enum urd_exit - exit codes; promises to scripts */
 enum urd_exit {
 	URD_EXIT_OK = 0,
-	URD_EXIT_FAILED = 1,	    /* run: a failure; call: the worker's error; probe: no */
-	URD_EXIT_USAGE = 2,	    /* wrong options or configuration */
-	URD_EXIT_NOT_EXECUTED = 3,  /* call: failed, and no worker saw it */
-	URD_EXIT_MAYBE = 4,	    /* call: failed, and a worker may have run it */
-	URD_EXIT_NO_CONNECT = 5,    /* call: nobody answers at the socket */
-	URD_EXIT_UNSUPPORTED = 69,  /* run: this kernel or its limits cannot run urd */
+	URD_EXIT_FAILED = 1,	   /* run: a failure; call: the worker's error; probe: no */
+	URD_EXIT_USAGE = 2,	   /* wrong options or configuration */
+	URD_EXIT_NOT_EXECUTED = 3, /* call: failed, and no worker saw it */
+	URD_EXIT_MAYBE = 4,	   /* call: failed, and a worker may have run it */
+	URD_EXIT_NO_CONNECT = 5,   /* call: nobody answers at the socket */
+	URD_EXIT_UNSUPPORTED = 69, /* run: this kernel or its limits cannot run urd */
 };
 
 /**

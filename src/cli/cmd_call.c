@@ -263,8 +263,9 @@ static int timeout_parse(const char *text, struct call_args *args)
 	}
 	ns = ns / NSEC_PER_MSEC + (ns % NSEC_PER_MSEC != 0);
 	if (!ns || ns > UINT32_MAX) {
-		fprintf(stderr, "urd call: --timeout: \"%s\" is out of range, write 1ms to 49d or "
-				"\"off\"\n",
+		fprintf(stderr,
+			"urd call: --timeout: \"%s\" is out of range, write 1ms to 49d or "
+			"\"off\"\n",
 			text);
 		return -EINVAL;
 	}
@@ -313,8 +314,9 @@ static int args_parse(int argc, char **argv, struct call_args *args)
 	if (optind < argc)
 		args->params = argv[optind++];
 	if (optind < argc)
-		return urd_cli_usage("call", "\"%s\" is one argument too many, options go before the "
-					     "method",
+		return urd_cli_usage("call",
+				     "\"%s\" is one argument too many, options go before the "
+				     "method",
 				     argv[optind]);
 	if (args->raw && args->params && strcmp(args->params, "-") && *args->params != '@')
 		return urd_cli_usage("call", "--raw takes params from \"-\" or @FILE");

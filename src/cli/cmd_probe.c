@@ -46,14 +46,15 @@ static void table_print(const struct urd_probe *p)
 	else
 		printf("  %-22s no such sysctl\n", "io_uring_disabled");
 	printf("  %-22s %lld%s\n", "io_uring_group", (long long)env->sysctl_group,
-	       env->sysctl_group < 0	   ? " (none)" :
-	       env->group_member	   ? " (member)" :
-					     " (not a member)");
+	       env->sysctl_group < 0 ? " (none)" :
+	       env->group_member     ? " (member)" :
+				       " (not a member)");
 	printf("  %-22s %s\n", "seccomp", seccomp_name(env->seccomp));
 	bytes_print("memlock soft", env->memlock_soft_bytes);
 	bytes_print("memlock hard", env->memlock_hard_bytes);
 	bytes_print("memlock needed", env->memlock_needed_bytes);
-	printf("  %-22s %s\n", "CAP_IPC_LOCK", env->cap_ipc_lock ? "yes (memlock does not bind)" : "no");
+	printf("  %-22s %s\n", "CAP_IPC_LOCK",
+	       env->cap_ipc_lock ? "yes (memlock does not bind)" : "no");
 	printf("\n%-22s %-9s %-8s %s\n", "feature", "needed", "here", "what for");
 	for (u32 i = 0; i < p->features_nr; i++)
 		printf("%-22s %-9s %-8s %s\n", p->features[i].name,
@@ -76,14 +77,14 @@ static int json_print(const struct urd_probe *p, bool ok, const char *line)
 	int ret;
 
 	for (u32 i = 0; features && i < p->features_nr; i++)
-		json_array_append_new(features, json_pack("{s:s, s:s, s:b, s:b}", "name",
-							  p->features[i].name, "what",
-							  p->features[i].what, "required",
-							  p->features[i].required, "present",
-							  p->features[i].present));
-	root = json_pack("{s:b, s:s?, s:s, s:i, s:i, s:I, s:b, s:s, s:o, s:o, s:o, s:b, s:o}", "ok", ok,
-			 "reason", ok ? NULL : line, "kernel", env->release, "cores", (int)p->cores,
-			 "io_uring_disabled", env->sysctl_disabled, "io_uring_group",
+		json_array_append_new(features,
+				      json_pack("{s:s, s:s, s:b, s:b}", "name", p->features[i].name,
+						"what", p->features[i].what, "required",
+						p->features[i].required, "present",
+						p->features[i].present));
+	root = json_pack("{s:b, s:s?, s:s, s:i, s:i, s:I, s:b, s:s, s:o, s:o, s:o, s:b, s:o}", "ok",
+			 ok, "reason", ok ? NULL : line, "kernel", env->release, "cores",
+			 (int)p->cores, "io_uring_disabled", env->sysctl_disabled, "io_uring_group",
 			 (json_int_t)env->sysctl_group, "io_uring_group_member", env->group_member,
 			 "seccomp", seccomp_name(env->seccomp), "memlock_soft_bytes",
 			 json_limit(env->memlock_soft_bytes), "memlock_hard_bytes",

@@ -53,9 +53,8 @@ static void help_print(void)
 		if (key->section != last && key->section == URD_SECTION_ROOT)
 			printf("\nKeys at the top:\n\n");
 		else if (key->section != last)
-			printf("\nKeys of %s:\n\n", key->section == URD_SECTION_LOG ?
-							    "log { }" :
-							    "pool \"NAME\" { }");
+			printf("\nKeys of %s:\n\n",
+			       key->section == URD_SECTION_LOG ? "log { }" : "pool \"NAME\" { }");
 		last = key->section;
 		printf("  %-20s  %s%s%s%s\n", key->name, key->help, *key->def ? " [" : "", key->def,
 		       *key->def ? "]" : "");
@@ -140,6 +139,20 @@ static void ready_tell(const struct daemon *d)
 	free(text);
 }
 
+/* Why urd_open() failed, as an exit code: the system, the configuration, or else. */
+static int open_failed(int ret, const char *err)
+{
+	char line[URD_PROBE_LINE_MAX];
+
+	urd_probe_explain(ret, line, sizeof(line));
+	if (!strcmp(line, err)) {
+		fprintf(stderr, "urd run: cannot run here: %s\n", err);
+		return URD_EXIT_UNSUPPORTED;
+	}
+	fprintf(stderr, "urd run: %s\n", *err ? err : strerror(-ret));
+	return ret == -EINVAL ? URD_EXIT_USAGE : URD_EXIT_FAILED;
+}
+
 static int serve(const struct urd_config *config)
 {
 	struct daemon d = { .config = config };
@@ -158,9 +171,7 @@ static int serve(const struct urd_config *config)
 	}
 	ret = urd_open(&config->values.conf, URD_OPEN_LOOP, &d.urd, err, sizeof(err));
 	if (ret) {
-		fprintf(stderr, "urd run: %s\n", *err ? err : strerror(-ret));
-		if (ret == -EINVAL)
-			code = URD_EXIT_USAGE;
+		code = open_failed(ret, err);
 		goto out_close;
 	}
 	ret = urd_on_readable(d.urd, fd, signal_arrived, &d);

@@ -87,9 +87,11 @@ static int option_pool_unknown(struct urd_build *b, const char *name, const char
 	for (u32 i = 0; i < b->pools_nr; i++)
 		urd_suggest_try(&s, b->pools[i].conf.name);
 	if (s.best)
-		return urd_build_fail(b, where, "no pool \"%s\", did you mean \"%s\"?", name, s.best);
-	return urd_build_fail(b, where, "no pool \"%s\", define it in the file or set "
-					"pool.%s.command as well",
+		return urd_build_fail(b, where, "no pool \"%s\", did you mean \"%s\"?", name,
+				      s.best);
+	return urd_build_fail(b, where,
+			      "no pool \"%s\", define it in the file or set "
+			      "pool.%s.command as well",
 			      name, name);
 }
 
@@ -112,8 +114,10 @@ static int option_pool(struct urd_build *b, char *path, const char *value, const
 	int ret;
 
 	if (!name || name == path)
-		return commands ? 0 : urd_build_fail(b, where, "names no pool and key, write "
-							       "pool.NAME.KEY=VALUE");
+		return commands ? 0 :
+				  urd_build_fail(b, where,
+						 "names no pool and key, write "
+						 "pool.NAME.KEY=VALUE");
 	/* a key of another program may have a dot in it; a pool's name has none */
 	name = strchr(path, '.');
 	*name++ = '\0';
@@ -189,8 +193,9 @@ static int pool_finish(struct urd_build *b, struct urd_pool_build *p)
 	u32 cpus = urd_min(cpus_count(), 4096u);
 
 	if (!c->argv)
-		return urd_build_fail(b, p->where, "pool \"%s\" has no command, add one like command = "
-						   "{ \"php\", \"worker.php\" }",
+		return urd_build_fail(b, p->where,
+				      "pool \"%s\" has no command, add one like command = "
+				      "{ \"php\", \"worker.php\" }",
 				      c->name);
 	if (!c->min_workers)
 		c->min_workers = c->max_workers ? urd_min(cpus, c->max_workers) : cpus;
@@ -202,10 +207,11 @@ static int pool_finish(struct urd_build *b, struct urd_pool_build *p)
 				      "\"%s\", change one",
 				      c->min_workers, c->max_workers, c->name);
 	if (c->backoff_min_ns > c->backoff_max_ns)
-		return urd_build_fail(b, where_pair(p, "backoff_min", "backoff_max"),
-				      "backoff_min is greater than backoff_max of pool \"%s\", change "
-				      "one",
-				      c->name);
+		return urd_build_fail(
+			b, where_pair(p, "backoff_min", "backoff_max"),
+			"backoff_min is greater than backoff_max of pool \"%s\", change "
+			"one",
+			c->name);
 	return 0;
 }
 

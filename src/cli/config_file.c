@@ -141,10 +141,22 @@ static int on_include(cfg_t *cfg, cfg_opt_t *opt, int argc, const char **argv)
 {
 	struct stat st;
 
-	/* the lexer ends the process if it cannot read what it opened */
-	if (argc == 1 && !stat(argv[0], &st) && !S_ISREG(st.st_mode)) {
+	if (argc != 1) {
 		parsing.ret = urd_build_fail(parsing.build, where_is(cfg),
-					     "include: %s is not a regular file, name one", argv[0]);
+					     "include takes one file, write include(\"FILE\")");
+		return -1;
+	}
+	if (stat(argv[0], &st) < 0 || access(argv[0], R_OK) < 0) {
+		parsing.ret = urd_build_fail(parsing.build, where_is(cfg),
+					     "include: cannot open %s: %s", argv[0],
+					     strerror(errno));
+		return -1;
+	}
+	/* the lexer ends the process if it cannot read what it opened */
+	if (!S_ISREG(st.st_mode)) {
+		parsing.ret = urd_build_fail(parsing.build, where_is(cfg),
+					     "include: %s is not a regular file, name one",
+					     argv[0]);
 		return -1;
 	}
 	return cfg_include(cfg, opt, argc, argv);
@@ -160,7 +172,8 @@ static void unknown_option(cfg_t *cfg, const char *where, const char *msg)
 	urd_key_advise(section, name, advice, sizeof(advice));
 	urd_build_fail(parsing.build, where, "unknown %s \"%s\"%s%s, %s",
 		       section == URD_SECTION_ROOT ? "key or section" : "key", name,
-		       section == URD_SECTION_ROOT ? "" : " in ", urd_section_name(section), advice);
+		       section == URD_SECTION_ROOT ? "" : " in ", urd_section_name(section),
+		       advice);
 }
 
 /* The parser's own complaints, in our words where ours help more. */
@@ -181,7 +194,8 @@ __attribute__((format(printf, 2, 0))) static void on_error(cfg_t *cfg, const cha
 	else if (!strncmp(msg, NO_SUCH_OPTION, strlen(NO_SUCH_OPTION)))
 		unknown_option(cfg, where, msg + strlen(NO_SUCH_OPTION));
 	else if (strstr(msg, "duplicate title"))
-		urd_build_fail(b, where, "this pool is defined a second time, rename one or merge them");
+		urd_build_fail(b, where,
+			       "this pool is defined a second time, rename one or merge them");
 	else if (strstr(msg, "missing title"))
 		urd_build_fail(b, where, "a pool needs a name, write pool \"NAME\" { }");
 	else if (strstr(msg, "unexpected token '{'"))

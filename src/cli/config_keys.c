@@ -14,15 +14,15 @@ static const char *const format_words[] = { "text", "json", NULL };
 static const char *const protocol_words[] = { "urd", "folk", NULL };
 static const char *const gone_words[] = { "ignore", "notify", "kill", NULL };
 
-#define ROOT(n, m) .name = n, .section = URD_SECTION_ROOT, \
-		   .offset = offsetof(struct urd_config_values, m)
-#define LOG(n, m) .name = n, .section = URD_SECTION_LOG, \
-		  .offset = offsetof(struct urd_config_values, m)
-#define POOL(n, m) .name = n, .section = URD_SECTION_POOL, \
-		   .offset = offsetof(struct urd_pool_conf, m)
+#define ROOT(n, m) \
+	.name = n, .section = URD_SECTION_ROOT, .offset = offsetof(struct urd_config_values, m)
+#define LOG(n, m) \
+	.name = n, .section = URD_SECTION_LOG, .offset = offsetof(struct urd_config_values, m)
+#define POOL(n, m) \
+	.name = n, .section = URD_SECTION_POOL, .offset = offsetof(struct urd_pool_conf, m)
 #define COUNT(lo, hi) .type = URD_KEY_COUNT, .min = (lo), .max = (hi)
-#define SIZE(of, m, lo, hi) .type = URD_KEY_SIZE, .width = sizeof(((struct of *)NULL)->m), \
-			    .min = (lo), .max = (hi)
+#define SIZE(of, m, lo, hi) \
+	.type = URD_KEY_SIZE, .width = sizeof(((struct of *)NULL)->m), .min = (lo), .max = (hi)
 #define TIME(lo) .type = URD_KEY_DURATION, .min = (lo), .max = INT64_MAX
 #define WORD(w) .type = URD_KEY_WORD, .words = (w)
 #define KIB (1ull << 10)
@@ -33,7 +33,8 @@ static const char *const gone_words[] = { "ignore", "notify", "kill", NULL };
 /* clang-format off */
 const struct urd_key urd_keys[] = {
 	{ ROOT("listen", conf.listen), .type = URD_KEY_LISTEN, .def = "",
-	  .help = "addresses of listeners: unix:/path?mode=0660&owner=NAME&group=NAME, tcp:host:port" },
+	  .help = "addresses of listeners: unix:/path?mode=0660&owner=NAME&group=NAME, "
+		  "tcp:host:port" },
 	{ ROOT("memory", conf.memory), SIZE(urd_conf, memory, 1 * MIB, 1024 * GIB), .def = "1GiB",
 	  .help = "bytes that all requests and answers in flight may take together" },
 	{ ROOT("conns_max", conf.conns_max), COUNT(1, 65536), .def = "1024",
@@ -80,12 +81,12 @@ const struct urd_key urd_keys[] = {
 	  .help = "time a worker has to answer a cancelled request" },
 	{ POOL("queue_max", queue_max), COUNT(1, 1u << 20), .def = "",
 	  .help = "requests that may wait; 64 per worker if not set" },
-	{ POOL("queue_max_bytes", queue_max_bytes), SIZE(urd_pool_conf, queue_max_bytes, 1, 1024 * GIB),
-	  .def = "256MiB", .help = "bytes of requests that may wait" },
+	{ POOL("queue_max_bytes", queue_max_bytes),
+	  SIZE(urd_pool_conf, queue_max_bytes, 1, 1024 * GIB), .def = "256MiB", .help = "bytes of requests that may wait" },
 	{ POOL("max_request", request_max), SIZE(urd_pool_conf, request_max, 64, URD_REQUEST_MAX),
 	  .def = "16MiB", .help = "largest request, in bytes" },
-	{ POOL("max_response", response_max), SIZE(urd_pool_conf, response_max, 64, URD_RESPONSE_MAX),
-	  .def = "64MiB", .help = "largest answer, in bytes" },
+	{ POOL("max_response", response_max),
+	  SIZE(urd_pool_conf, response_max, 64, URD_RESPONSE_MAX), .def = "64MiB", .help = "largest answer, in bytes" },
 	{ POOL("backoff_min", backoff_min_ns), TIME(NSEC_PER_MSEC), .def = "100ms",
 	  .help = "wait after the first failed start of a worker; doubles" },
 	{ POOL("backoff_max", backoff_max_ns), TIME(NSEC_PER_MSEC), .def = "30s",
@@ -114,7 +115,8 @@ static const struct {
 	{ "graceful-timeout", "stop_timeout" }, { "reload-mercy", "stop_timeout" },
 	{ "worker-reload-mercy", "stop_timeout" }, { "process_control_timeout", "stop_timeout" },
 	{ "shutdown_timeout", "drain_timeout" },
-	{ "max_queue_size", "queue_max" }, { "queue_size", "queue_max" }, { "backlog", "queue_max" },
+	{ "max_queue_size", "queue_max" }, { "queue_size", "queue_max" },
+	{ "backlog", "queue_max" },
 	{ "listen.backlog", "queue_max" }, { "max_payload_size", "max_request" },
 	{ "limit-post", "max_request" }, { "max_frame_size", "max_request and max_response" },
 	{ "chdir", "cwd" }, { "working_directory", "cwd" }, { "directory", "cwd" },
@@ -196,8 +198,14 @@ void urd_key_advise(enum urd_section section, const char *name, char *buf, size_
 		urd_suggest_try(&s, "log");
 		urd_suggest_try(&s, "include");
 	}
-	if (s.best)
+	if (s.best) {
 		snprintf(buf, len, "did you mean \"%s\"?", s.best);
+		return;
+	}
+	for (u32 i = 0; i < urd_keys_nr; i++)
+		urd_suggest_try(&s, urd_keys[i].name);
+	if (s.best)
+		snprintf(buf, len, "did you mean \"%s\" of another section?", s.best);
 	else
 		snprintf(buf, len, "see \"urd run --help\" for the keys there are");
 }

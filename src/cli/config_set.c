@@ -145,10 +145,13 @@ int urd_build_check_item(struct urd_build *b, const struct urd_key *key, const c
 static int command_check(const char *const *text, u32 nr, struct urd_why *why)
 {
 	if (!nr || !*text[0])
-		return urd_why_set(why, "names no program, write a list like { \"php\", \"worker.php\" }");
+		return urd_why_set(why, "names no program, write a list like "
+					"{ \"php\", \"worker.php\" } (-o: php,worker.php)");
 	if (nr == 1 && strpbrk(text[0], " \t"))
-		return urd_why_set(why, "\"%s\" is one word with a space in it and there is no shell; "
-					"write a list like { \"php\", \"worker.php\" }",
+		return urd_why_set(why,
+				   "\"%s\" is one word with a space in it and there is no shell; "
+				   "write a list like { \"php\", \"worker.php\" } "
+				   "(-o: php,worker.php)",
 				   text[0]);
 	return 0;
 }
@@ -206,7 +209,8 @@ static int number_set(const struct urd_key *key, void *to, const char *text, str
 		ret = bounds_check(key, text, v, why);
 	if (ret)
 		return ret;
-	if (key->type == URD_KEY_DURATION || (key->type == URD_KEY_SIZE && key->width == sizeof(u64)))
+	if (key->type == URD_KEY_DURATION ||
+	    (key->type == URD_KEY_SIZE && key->width == sizeof(u64)))
 		*(u64 *)to = v;
 	else
 		*(u32 *)to = (u32)v;

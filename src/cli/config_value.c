@@ -89,7 +89,9 @@ int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_why *w
 
 	if (!strcmp(text, "off")) {
 		*ns = URD_OFF;
-		return off_ok ? 0 : urd_why_set(why, "cannot be \"off\", write a duration like \"30s\"");
+		return off_ok ?
+			       0 :
+			       urd_why_set(why, "cannot be \"off\", write a duration like \"30s\"");
 	}
 	while (*at) {
 		const struct unit *unit;
@@ -97,24 +99,27 @@ int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_why *w
 		u64 v;
 
 		if (!digits_read(&at, &v))
-			return urd_why_set(why, "\"%s\" is not a duration, write it like \"30s\" or "
-						"\"1m30s\"",
+			return urd_why_set(why,
+					   "\"%s\" is not a duration, write it like \"30s\" or "
+					   "\"1m30s\"",
 					   text);
 		len = letters(at);
 		if (!len && !*at && at != text && !sum && !last) {
 			*ns = v;
-			return v ? urd_why_set(why, "duration \"%s\" needs a unit (us ms s m h d), "
-						    "perhaps \"%ss\"",
+			return v ? urd_why_set(why,
+					       "duration \"%s\" needs a unit (us ms s m h d), "
+					       "perhaps \"%ss\"",
 					       text, text) :
 				   0;
 		}
 		unit = unit_find(duration_units, ARRAY_SIZE(duration_units), at, len);
 		if (!unit)
-			return urd_why_set(why, "\"%s\" is not a duration, its units are us ms s m h d",
-					   text);
+			return urd_why_set(
+				why, "\"%s\" is not a duration, its units are us ms s m h d", text);
 		if (last && (size_t)(unit - duration_units) < last)
-			return urd_why_set(why, "\"%s\" is not a duration, write the bigger unit first "
-						"and each once",
+			return urd_why_set(why,
+					   "\"%s\" is not a duration, write the bigger unit first "
+					   "and each once",
 					   text);
 		last = (size_t)(unit - duration_units) + 1;
 		at += len;
@@ -137,8 +142,8 @@ int urd_value_size(const char *text, u64 *bytes, struct urd_why *why)
 	u64 v;
 
 	if (!digits_read(&at, &v))
-		return urd_why_set(why, "\"%s\" is not a size, write it like \"64KiB\" or \"16MiB\"",
-				   text);
+		return urd_why_set(
+			why, "\"%s\" is not a size, write it like \"64KiB\" or \"16MiB\"", text);
 	if (!*at && v <= BARE_SIZE_MAX) {
 		*bytes = v;
 		return 0;
@@ -155,9 +160,10 @@ int urd_value_size(const char *text, u64 *bytes, struct urd_why *why)
 	}
 	/* KB, kb, k, Mib: the letter is clear, the meaning is to be spelt */
 	if (len && !at[len] && strchr("kKmMgG", at[0]))
-		return urd_why_set(why, "\"%s\" is not a size, perhaps \"%llu%ciB\" (1024-based)", text,
-				   (unsigned long long)v, toupper((unsigned char)at[0]));
-	return urd_why_set(why, "\"%s\" is not a size, its units are B KiB MiB GiB (or K M G)", text);
+		return urd_why_set(why, "\"%s\" is not a size, perhaps \"%llu%ciB\" (1024-based)",
+				   text, (unsigned long long)v, toupper((unsigned char)at[0]));
+	return urd_why_set(why, "\"%s\" is not a size, its units are B KiB MiB GiB (or K M G)",
+			   text);
 }
 
 int urd_value_count(const char *text, u64 *n, struct urd_why *why)
@@ -215,7 +221,8 @@ static int owner_parse(const char *name, struct urd_listen_conf *listen, struct 
 	else if (!urd_value_count(name, &id, why) && id < UINT32_MAX)
 		listen->uid = (uid_t)id;
 	else
-		return urd_why_set(why, "there is no user \"%s\", write owner=NAME or owner=UID", name);
+		return urd_why_set(why, "there is no user \"%s\", write owner=NAME or owner=UID",
+				   name);
 	return 0;
 }
 
@@ -229,7 +236,8 @@ static int group_parse(const char *name, struct urd_listen_conf *listen, struct 
 	else if (!urd_value_count(name, &id, why) && id < UINT32_MAX)
 		listen->gid = (gid_t)id;
 	else
-		return urd_why_set(why, "there is no group \"%s\", write group=NAME or group=GID", name);
+		return urd_why_set(why, "there is no group \"%s\", write group=NAME or group=GID",
+				   name);
 	return 0;
 }
 
@@ -239,7 +247,8 @@ static int mode_parse(const char *text, struct urd_listen_conf *listen, struct u
 	unsigned long v = strtoul(text, &end, 8);
 
 	if (!isdigit((unsigned char)text[0]) || *end || v == 0 || v > 0777)
-		return urd_why_set(why, "\"%s\" is not a socket's mode, write it like mode=0660", text);
+		return urd_why_set(why, "\"%s\" is not a socket's mode, write it like mode=0660",
+				   text);
 	listen->mode = (mode_t)v;
 	return 0;
 }
@@ -263,8 +272,8 @@ static int query_parse(char *query, struct urd_listen_conf *listen, struct urd_w
 		else if (!strcmp(p, "group"))
 			ret = group_parse(value, listen, why);
 		else
-			ret = urd_why_set(why, "an address has no \"%s\", it has mode, owner and group",
-					  p);
+			ret = urd_why_set(
+				why, "an address has no \"%s\", it has mode, owner and group", p);
 		if (ret)
 			return ret;
 	}
@@ -278,12 +287,14 @@ static int tcp_check(const char *text, struct urd_why *why)
 	u64 port;
 
 	if (!colon || colon == host)
-		return urd_why_set(why, "\"%s\" lacks host or port, write it like "
-					"\"tcp:127.0.0.1:7070\"",
+		return urd_why_set(why,
+				   "\"%s\" lacks host or port, write it like "
+				   "\"tcp:127.0.0.1:7070\"",
 				   text);
 	if (memchr(host, ':', (size_t)(colon - host)) && (host[0] != '[' || colon[-1] != ']'))
-		return urd_why_set(why, "\"%s\" is ambiguous, put the IPv6 address in brackets like "
-					"\"tcp:[::1]:7070\"",
+		return urd_why_set(why,
+				   "\"%s\" is ambiguous, put the IPv6 address in brackets like "
+				   "\"tcp:[::1]:7070\"",
 				   text);
 	if (urd_value_count(colon + 1, &port, why) || port > 65535)
 		return urd_why_set(why, "\"%s\" is not a port, write 0 to 65535", colon + 1);
@@ -301,11 +312,13 @@ int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_why 
 		.gid = (gid_t)-1,
 	};
 	if (!strncmp(text, "tcp:", 4))
-		return query ? urd_why_set(why, "a tcp address has no options, drop \"%s\"", query) :
+		return query ? urd_why_set(why, "a tcp address has no options, drop \"%s\"",
+					   query) :
 			       tcp_check(text, why);
 	if (strncmp(text, "unix:", 5))
-		return urd_why_set(why, "\"%s\" is not an address, write \"unix:/path\" or "
-					"\"tcp:host:port\"",
+		return urd_why_set(why,
+				   "\"%s\" is not an address, write \"unix:/path\" or "
+				   "\"tcp:host:port\"",
 				   text);
 	if (query)
 		*query++ = '\0';
@@ -313,19 +326,22 @@ int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_why 
 		return urd_why_set(why, "the address has no path, write it like "
 					"\"unix:/run/urd/urd.sock\"");
 	if (strlen(text + 5) > path_max)
-		return urd_why_set(why, "the path of a socket has at most %zu bytes, choose a shorter one",
-				   path_max);
+		return urd_why_set(
+			why, "the path of a socket has at most %zu bytes, choose a shorter one",
+			path_max);
 	return query ? query_parse(query, listen, why) : 0;
 }
 
 int urd_value_pool_name(const char *text, struct urd_why *why)
 {
 	size_t len = strlen(text);
-	size_t good = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+	size_t good =
+		strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
 
 	if (!len || len > 64 || good != len)
-		return urd_why_set(why, "\"%.80s\" is not a pool's name, use 1 to 64 letters, digits, _ "
-					"and -",
+		return urd_why_set(why,
+				   "\"%.80s\" is not a pool's name, use 1 to 64 letters, digits, _ "
+				   "and -",
 				   text);
 	return 0;
 }

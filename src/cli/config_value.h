@@ -55,7 +55,8 @@ int urd_value_word(const char *text, const char *const *words, u32 *index,
  * @text: the address; cut at its '?', so that it can be kept as the address
  * @listen: filled in; its address is @text
  */
-int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_why *why) URD_MUST_CHECK;
+int urd_value_listen(char *text, struct urd_listen_conf *listen,
+		     struct urd_why *why) URD_MUST_CHECK;
 
 /** urd_value_pool_name - is it a pool's name? */
 int urd_value_pool_name(const char *text, struct urd_why *why) URD_MUST_CHECK;

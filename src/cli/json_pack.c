@@ -142,9 +142,10 @@ static int bin_pack(struct packing *p, const json_t *text, bool ext, int8_t type
 		msgpack_pack_bin_with_body(&p->pk, bytes, (size_t)n);
 	free(bytes);
 	if (n < 0)
-		return pack_fail(p, (int)n, n == -ENOMEM ? "out of memory" :
-							   "\"$bin\" and \"$ext\" hold base64 "
-							   "with padding");
+		return pack_fail(p, (int)n,
+				 n == -ENOMEM ? "out of memory" :
+						"\"$bin\" and \"$ext\" hold base64 "
+						"with padding");
 	return 0;
 }
 
@@ -209,7 +210,8 @@ static int object_pack(struct packing *p, json_t *v, u32 depth)
 			return ret > 0 ? 0 : ret;
 	}
 	msgpack_pack_map(&p->pk, json_object_size(v));
-	json_object_foreach(v, key, item) {
+	json_object_foreach(v, key, item)
+	{
 		msgpack_pack_str_with_body(&p->pk, key, strlen(key));
 		ret = value_pack(p, item, depth + 1);
 		if (ret)
@@ -260,8 +262,7 @@ static int value_pack(struct packing *p, json_t *v, u32 depth)
 	return 0;
 }
 
-int urd_json_pack(const char *text, size_t len, struct urd_json_buf *out, char *err,
-		  size_t err_len)
+int urd_json_pack(const char *text, size_t len, struct urd_json_buf *out, char *err, size_t err_len)
 {
 	struct packing p = { .out = out, .err = err, .err_len = err_len };
 	json_error_t error = { .line = 0 };

@@ -333,11 +333,14 @@ URD_API void urd_close(struct urd *urd)
 {
 	if (!urd)
 		return;
-	urd_drain(urd, 0);
 	if (urd->flags & URD_OPEN_LOOP) {
-		urd_run(urd);
+		if (!urd->drained) {
+			host_drain(urd, 0);
+			urd_run(urd);
+		}
 		host_fini(urd);
 	} else {
+		urd_drain(urd, 0);
 		pthread_join(urd->owner, NULL);
 		close(urd->doorbell);
 	}

@@ -16,6 +16,7 @@ static void loop_complete(struct urd *urd, const struct urd_done *done)
 {
 	struct urd_watch *w;
 
+	urd_done_begin(done);
 	if (urd_core_complete(&urd->core, done) || urd_front_complete(&urd->front, done))
 		return;
 	if (done->op->kind == URD_OP_DOORBELL) {

@@ -304,6 +304,8 @@ void urd_op_cancel(struct urd_ring *ring, struct urd_op *op)
 		ring->hurry = true; /* it ends with the next turn, or op_rewrite() comes back */
 		return;
 	}
+	if (op->state == URD_OP_DONE)
+		return;
 	ring_reserve(ring, 1);
 	sqe = ring_sqe(ring);
 	io_uring_prep_cancel64(sqe, op_user_data(op->kind, op), 0);
@@ -328,7 +330,7 @@ static bool ring_complete(struct urd_ring *ring, u64 ud, s32 res, u32 flags, str
 	op = ring->ops[index];
 	urd_assert(op->kind == kind);
 	urd_assert(op->seq == (u32)ud);
-	urd_assert(!urd_op_is_idle(op));
+	urd_assert(op->state == URD_OP_ARMED || op->state == URD_OP_INLINE);
 
 	if (op->state == URD_OP_INLINE) {
 		urd_list_del(&op->node);
@@ -343,7 +345,7 @@ static bool ring_complete(struct urd_ring *ring, u64 ud, s32 res, u32 flags, str
 	done->res = res;
 	done->more = flags & IORING_CQE_F_MORE;
 	if (!done->more)
-		op->state = URD_OP_IDLE;
+		op->state = URD_OP_DONE;
 	if (res == -ECANCELED && op->timed && !op->cancelling)
 		done->res = -ETIME;
 	return true;
@@ -405,7 +407,7 @@ static u32 ring_reap_inlined(struct urd_ring *ring, struct urd_done *done, u32 m
 		if ((s32)(ring->taken - op->ticket) < 0)
 			break;
 		urd_list_del(&op->node);
-		op->state = URD_OP_IDLE;
+		op->state = URD_OP_DONE;
 		ring->stats.inlined++;
 		done[n++] = (struct urd_done){ .op = op, .res = (s32)op->bytes };
 	}

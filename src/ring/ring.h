@@ -49,6 +49,7 @@ enum urd_op_state {
 	URD_OP_IDLE,
 	URD_OP_ARMED,	/* the kernel has it */
 	URD_OP_INLINE,	/* a write that was tried without waiting */
+	URD_OP_DONE,	/* completed; its owner has not heard of it yet */
 };
 
 /**
@@ -151,6 +152,19 @@ static inline bool urd_op_is_idle(const struct urd_op *op)
 }
 
 /**
+ * urd_done_begin - its owner is about to hear of a completion
+ *
+ * Only now may the op be armed again, and its buffer be touched: completions of
+ * one turn are handed out one after the other, and what the owner does about one
+ * must not disturb another that still waits to be looked at.
+ */
+static inline void urd_done_begin(const struct urd_done *done)
+{
+	if (!done->more)
+		done->op->state = URD_OP_IDLE;
+}
+
+/**
  * urd_op_read - arm a read; completes with bytes, 0 at the end of file
  * @ring: the ring
  * @op: an idle op
@@ -201,6 +215,8 @@ void urd_op_cancel(struct urd_ring *ring, struct urd_op *op);
  * @until_ns: return then at the latest; 0 does not wait, URD_NEVER has no limit
  * @done: filled with completions
  * @max: room there, at least 1
+ *
+ * Each completion must be given to urd_done_begin() and then to its owner.
  *
  * Return: number of completions; 0 when the time came or a signal did.
  */

@@ -14,21 +14,17 @@
 /* Longest text of an error: the daemon shows it to people. */
 #define FAIL_TEXT_MAX 4096u
 
-static struct urd_mp cursor(struct urd_span s)
-{
-	return (struct urd_mp){ s.p, s.p + s.len };
-}
-
 static void meta_parse(struct urd_req *req, struct urd_span meta)
 {
-	struct urd_mp m = cursor(meta);
 	struct urd_span s;
+	struct urd_mp m;
 	struct urd_mp v;
 	u64 n;
 	bool yes;
 
 	if (!meta.len)
 		return;
+	m = (struct urd_mp){ meta.p, meta.p + meta.len };
 	if (!urd_mp_find(&m, "deadline_ms", &v) && !urd_mp_uint(&v, &n))
 		req->deadline_ms = (s64)urd_min(n, (u64)INT64_MAX);
 	if (!urd_mp_find(&m, "attempt", &v) && !urd_mp_uint(&v, &n))

@@ -23,7 +23,6 @@ const SDK = 'php/0.1';
 const CONTROL_MAX = 64 << 10;
 const CREDIT_START = 16;
 const NO_METHOD = -32601;
-const BAD_PARAMS = -32602;
 const FAILED = -32603;
 
 /** An error answer with a code of your own; more keys may be given. */
@@ -244,7 +243,9 @@ final class Worker
             return;
         }
         if (getenv('URD_TASK_IN_FD') !== false) {
-            $names = ['URD_TASK_IN_FD', 'URD_TASK_OUT_FD', 'URD_CONTROL_IN_FD', 'URD_CONTROL_OUT_FD'];
+            $names = [
+                'URD_TASK_IN_FD', 'URD_TASK_OUT_FD', 'URD_CONTROL_IN_FD', 'URD_CONTROL_OUT_FD',
+            ];
         } elseif (getenv('FOLK_TASK_FD') !== false && getenv('FOLK_CONTROL_FD') !== false) {
             $names = ['FOLK_TASK_FD', 'FOLK_TASK_FD', 'FOLK_CONTROL_FD', 'FOLK_CONTROL_FD'];
             $this->folk = true;
@@ -261,7 +262,7 @@ final class Worker
         if (function_exists('pcntl_async_signals')) {
             pcntl_async_signals(true);
             pcntl_signal(SIGINT, SIG_IGN);
-            pcntl_signal(SIGTERM, $this->onTerm(...), false);
+            pcntl_signal(SIGTERM, $this->onTerm(...));
         }
         $this->attached = true;
     }
