@@ -75,6 +75,21 @@ enum urd_gone {
  * @backoff_min_ns: wait after the first failed start; doubles
  * @backoff_max_ns: longest wait
  * @gone: policy for running requests without a caller
+ * @scale_after_ns: a request that waits longer than this starts another worker, as
+ *	long as there are fewer than @max_workers
+ * @idle_timeout_ns: a worker above @min_workers that is idle for so long leaves
+ * @heartbeat_timeout_ns: a busy worker that is silent for so long is killed; URD_OFF
+ *	if workers need not beat
+ * @max_jobs: requests that a worker is given before it is replaced, 0 for no limit
+ * @ttl_ns: age at which a worker is replaced, or URD_OFF
+ * @jitter_percent: @max_jobs and @ttl_ns are shortened by up to so much, 0 to 90
+ * @memory_soft: resident bytes after a request above which a worker is replaced, 0
+ *	for no limit
+ * @memory_hard: resident bytes during a request above which it is killed, 0 for none
+ * @recycle_max: workers that may be away at once because they are being replaced; 0
+ *	means a tenth of them, at least 1
+ * @max_surge: workers above the wanted number while others are replaced; 0 means that
+ *	an old one leaves before its replacement starts
  */
 struct urd_pool_conf {
 	const char *name;
@@ -98,6 +113,16 @@ struct urd_pool_conf {
 	uint64_t backoff_min_ns;
 	uint64_t backoff_max_ns;
 	enum urd_gone gone;
+	uint64_t scale_after_ns;
+	uint64_t idle_timeout_ns;
+	uint64_t heartbeat_timeout_ns;
+	uint32_t max_jobs;
+	uint64_t ttl_ns;
+	uint32_t jitter_percent;
+	uint64_t memory_soft;
+	uint64_t memory_hard;
+	uint32_t recycle_max;
+	uint32_t max_surge;
 };
 
 /* The defaults; 0 workers and 0 queue_max mean "one per CPU" and "64 per worker". */
@@ -115,6 +140,12 @@ struct urd_pool_conf {
 		.backoff_min_ns = 100 * URD_MSEC,                              \
 		.backoff_max_ns = 30 * URD_SEC,                                \
 		.gone = URD_GONE_IGNORE,                                       \
+		.scale_after_ns = 50 * URD_MSEC,                               \
+		.idle_timeout_ns = 60 * URD_SEC,                               \
+		.heartbeat_timeout_ns = URD_OFF,                               \
+		.ttl_ns = URD_OFF,                                             \
+		.jitter_percent = 20,                                          \
+		.max_surge = 1,                                                \
 	}
 /* clang-format on */
 

@@ -250,7 +250,7 @@ out_free:
 
 static int timeout_parse(const char *text, struct call_args *args)
 {
-	struct urd_why why;
+	struct urd_complaint why;
 	u64 ns;
 
 	if (urd_value_duration(text, true, &ns, &why)) {

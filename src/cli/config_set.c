@@ -67,7 +67,7 @@ struct urd_pool_build *urd_build_pool(struct urd_build *b, const char *name)
 int urd_build_pool_add(struct urd_build *b, const char *name, const char *where,
 		       struct urd_pool_build **pool)
 {
-	struct urd_why why;
+	struct urd_complaint why;
 
 	if (urd_value_pool_name(name, &why))
 		return urd_build_fail(b, where, "%s", why.text);
@@ -83,7 +83,7 @@ int urd_build_pool_add(struct urd_build *b, const char *name, const char *where,
 
 /* An error of a key; -o names the key in its place already. */
 static int key_fail(struct urd_build *b, const char *where, const struct urd_key *key,
-		    const struct urd_why *why)
+		    const struct urd_complaint *why)
 {
 	if (!strncmp(where, "-o ", 3))
 		return urd_build_fail(b, where, "%s", why->text);
@@ -100,7 +100,7 @@ static void bound_show(const struct urd_key *key, u64 v, char *buf, size_t len)
 		snprintf(buf, len, "%llu", (unsigned long long)v);
 }
 
-static int bounds_check(const struct urd_key *key, const char *text, u64 v, struct urd_why *why)
+static int bounds_check(const struct urd_key *key, const char *text, u64 v, struct urd_complaint *why)
 {
 	char min[64];
 	char max[64];
@@ -115,7 +115,7 @@ static int bounds_check(const struct urd_key *key, const char *text, u64 v, stru
 	return urd_why_set(why, "%s is out of range, write %s to %s", text, min, max);
 }
 
-static int item_check(const struct urd_key *key, const char *text, struct urd_why *why)
+static int item_check(const struct urd_key *key, const char *text, struct urd_complaint *why)
 {
 	bool env = !strcmp(key->name, "env");
 	bool env_pass = !strcmp(key->name, "env_pass");
@@ -132,7 +132,7 @@ int urd_build_check_item(struct urd_build *b, const struct urd_key *key, const c
 			 const char *where)
 {
 	struct urd_listen_conf listen;
-	struct urd_why why;
+	struct urd_complaint why;
 	int ret;
 
 	if (key->type == URD_KEY_LISTEN)
@@ -142,7 +142,7 @@ int urd_build_check_item(struct urd_build *b, const struct urd_key *key, const c
 	return ret ? key_fail(b, where, key, &why) : 0;
 }
 
-static int command_check(const char *const *text, u32 nr, struct urd_why *why)
+static int command_check(const char *const *text, u32 nr, struct urd_complaint *why)
 {
 	if (!nr || !*text[0])
 		return urd_why_set(why, "names no program, write a list like "
@@ -157,7 +157,7 @@ static int command_check(const char *const *text, u32 nr, struct urd_why *why)
 }
 
 static int list_set(struct urd_build *b, const struct urd_key *key, void *to,
-		    const char *const *text, u32 nr, struct urd_why *why)
+		    const char *const *text, u32 nr, struct urd_complaint *why)
 {
 	const char **list = urd_build_alloc(b, (nr + 1) * sizeof(*list));
 	int ret = 0;
@@ -173,7 +173,7 @@ static int list_set(struct urd_build *b, const struct urd_key *key, void *to,
 	return ret;
 }
 
-static int listen_set(struct urd_build *b, const char *const *text, u32 nr, struct urd_why *why)
+static int listen_set(struct urd_build *b, const char *const *text, u32 nr, struct urd_complaint *why)
 {
 	struct urd_listen_conf *list = urd_build_alloc(b, nr * sizeof(*list));
 	struct urd_conf *conf = &b->config->values.conf;
@@ -194,7 +194,7 @@ static int listen_set(struct urd_build *b, const char *const *text, u32 nr, stru
 	return ret;
 }
 
-static int number_set(const struct urd_key *key, void *to, const char *text, struct urd_why *why)
+static int number_set(const struct urd_key *key, void *to, const char *text, struct urd_complaint *why)
 {
 	u64 v = 0;
 	int ret;
@@ -218,7 +218,7 @@ static int number_set(const struct urd_key *key, void *to, const char *text, str
 }
 
 static int value_set(struct urd_build *b, const struct urd_key *key, void *base,
-		     const char *const *text, u32 nr, struct urd_why *why)
+		     const char *const *text, u32 nr, struct urd_complaint *why)
 {
 	void *to = (u8 *)base + key->offset;
 	u32 word;
@@ -261,7 +261,7 @@ int urd_build_set(struct urd_build *b, const struct urd_key *key, struct urd_poo
 		  const char *const *text, u32 nr, const char *where)
 {
 	void *base = pool ? (void *)&pool->conf : (void *)&b->config->values;
-	struct urd_why why;
+	struct urd_complaint why;
 
 	urd_assert((key->section == URD_SECTION_POOL) == (pool != NULL));
 	if (value_set(b, key, base, text, nr, &why))

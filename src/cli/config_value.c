@@ -35,7 +35,7 @@ static const struct unit size_units[] = {
 	{ "G", 1ull << 30 },   { "M", 1ull << 20 },   { "K", 1ull << 10 },
 };
 
-int urd_why_set(struct urd_why *why, const char *fmt, ...)
+int urd_why_set(struct urd_complaint *why, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -81,7 +81,7 @@ static size_t letters(const char *p)
 	return n;
 }
 
-int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_why *why)
+int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_complaint *why)
 {
 	const char *at = text;
 	size_t last = 0;
@@ -134,7 +134,7 @@ int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_why *w
 	return 0;
 }
 
-int urd_value_size(const char *text, u64 *bytes, struct urd_why *why)
+int urd_value_size(const char *text, u64 *bytes, struct urd_complaint *why)
 {
 	const struct unit *unit;
 	const char *at = text;
@@ -166,7 +166,7 @@ int urd_value_size(const char *text, u64 *bytes, struct urd_why *why)
 			   text);
 }
 
-int urd_value_count(const char *text, u64 *n, struct urd_why *why)
+int urd_value_count(const char *text, u64 *n, struct urd_complaint *why)
 {
 	const char *at = text;
 
@@ -175,7 +175,7 @@ int urd_value_count(const char *text, u64 *n, struct urd_why *why)
 	return 0;
 }
 
-int urd_value_bool(const char *text, bool *v, struct urd_why *why)
+int urd_value_bool(const char *text, bool *v, struct urd_complaint *why)
 {
 	static const char *const yes[] = { "true", "yes", "on" };
 	static const char *const no[] = { "false", "no", "off" };
@@ -188,7 +188,7 @@ int urd_value_bool(const char *text, bool *v, struct urd_why *why)
 	return urd_why_set(why, "\"%s\" is neither true nor false", text);
 }
 
-int urd_value_word(const char *text, const char *const *words, u32 *index, struct urd_why *why)
+int urd_value_word(const char *text, const char *const *words, u32 *index, struct urd_complaint *why)
 {
 	struct urd_suggest s;
 	char all[160] = "";
@@ -211,7 +211,7 @@ int urd_value_word(const char *text, const char *const *words, u32 *index, struc
 
 /* --- addresses --------------------------------------------------------------- */
 
-static int owner_parse(const char *name, struct urd_listen_conf *listen, struct urd_why *why)
+static int owner_parse(const char *name, struct urd_listen_conf *listen, struct urd_complaint *why)
 {
 	const struct passwd *pw = getpwnam(name);
 	u64 id;
@@ -226,7 +226,7 @@ static int owner_parse(const char *name, struct urd_listen_conf *listen, struct 
 	return 0;
 }
 
-static int group_parse(const char *name, struct urd_listen_conf *listen, struct urd_why *why)
+static int group_parse(const char *name, struct urd_listen_conf *listen, struct urd_complaint *why)
 {
 	const struct group *gr = getgrnam(name);
 	u64 id;
@@ -241,7 +241,7 @@ static int group_parse(const char *name, struct urd_listen_conf *listen, struct 
 	return 0;
 }
 
-static int mode_parse(const char *text, struct urd_listen_conf *listen, struct urd_why *why)
+static int mode_parse(const char *text, struct urd_listen_conf *listen, struct urd_complaint *why)
 {
 	char *end;
 	unsigned long v = strtoul(text, &end, 8);
@@ -253,7 +253,7 @@ static int mode_parse(const char *text, struct urd_listen_conf *listen, struct u
 	return 0;
 }
 
-static int query_parse(char *query, struct urd_listen_conf *listen, struct urd_why *why)
+static int query_parse(char *query, struct urd_listen_conf *listen, struct urd_complaint *why)
 {
 	char *save = NULL;
 
@@ -280,7 +280,7 @@ static int query_parse(char *query, struct urd_listen_conf *listen, struct urd_w
 	return 0;
 }
 
-static int tcp_check(const char *text, struct urd_why *why)
+static int tcp_check(const char *text, struct urd_complaint *why)
 {
 	const char *host = text + 4;
 	const char *colon = strrchr(host, ':');
@@ -301,7 +301,7 @@ static int tcp_check(const char *text, struct urd_why *why)
 	return 0;
 }
 
-int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_why *why)
+int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_complaint *why)
 {
 	size_t path_max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
 	char *query = strchr(text, '?');
@@ -332,7 +332,7 @@ int urd_value_listen(char *text, struct urd_listen_conf *listen, struct urd_why 
 	return query ? query_parse(query, listen, why) : 0;
 }
 
-int urd_value_pool_name(const char *text, struct urd_why *why)
+int urd_value_pool_name(const char *text, struct urd_complaint *why)
 {
 	size_t len = strlen(text);
 	size_t good =

@@ -23,8 +23,8 @@ extern char **environ;
 
 u32 urd_pool_slots(const struct urd_pool_conf *conf)
 {
-	/* as many again for workers that are on their way out */
-	return 2 * conf->max_workers;
+	/* as many again for workers that are on their way out, and those that replace them */
+	return 2 * conf->max_workers + conf->max_surge + 1;
 }
 
 static char **copy_strings(const char *const *v, u32 extra)
@@ -91,15 +91,11 @@ static int URD_PRINTF(2, 3) env_setf(struct urd_spawn_spec *spec, const char *fm
 
 static bool env_passes(const struct urd_pool_conf *conf, const char *var)
 {
-	/* what another urd told us is not for our workers */
-	if (!strncmp(var, "URD_", 4) || !strncmp(var, "FOLK_", 5))
-		return false;
-	if (!conf->clear_env)
-		return true;
 	for (u32 i = 0; conf->env_pass && conf->env_pass[i]; i++)
 		if (env_same_name(conf->env_pass[i], var))
 			return true;
-	return false;
+	/* what another urd told us is not for our workers */
+	return !conf->clear_env && strncmp(var, "URD_", 4) && strncmp(var, "FOLK_", 5);
 }
 
 static int pool_env(struct urd_pool *pool, const struct urd_pool_conf *conf)
@@ -148,6 +144,9 @@ int urd_pool_init(struct urd_pool *pool, struct urd_core *core, u32 index,
 	pool->conf.argv = NULL;
 	pool->conf.env = NULL;
 	pool->conf.env_pass = NULL;
+	pool->want = conf->min_workers;
+	pool->scale_timer.kind = URD_TIMER_SCALE;
+	pool->memory_timer.kind = URD_TIMER_MEMORY;
 	urd_list_init(&pool->open);
 	urd_list_init(&pool->queue);
 	pool->spec.protocol = conf->protocol;
@@ -177,6 +176,9 @@ static void pool_enqueue(struct urd_pool *pool, struct urd_job *job, bool front)
 {
 	u64 due = urd_ns_add(job->arrived_ns, pool->conf.queue_timeout_ns);
 
+	if (pool->want < pool->conf.max_workers && !urd_timer_is_set(&pool->scale_timer))
+		urd_timer_set(&pool->core->heap, &pool->scale_timer,
+			      urd_ns_add(job->arrived_ns, pool->conf.scale_after_ns));
 	if (front)
 		urd_list_push_front(&pool->queue, &job->node);
 	else
@@ -290,7 +292,7 @@ void urd_pool_fill(struct urd_pool *pool)
 {
 	for (u32 i = 0; i < pool->slots_nr; i++) {
 		if ((pool->core->draining && !pool->queued) ||
-		    pool_counted(pool) >= pool->conf.min_workers)
+		    pool_counted(pool) >= urd_pool_target(pool))
 			return;
 		if (pool->slots[i].state == SLOT_VACANT)
 			urd_slot_start(&pool->slots[i]);
@@ -315,7 +317,7 @@ static void pool_fail(struct urd_pool *pool)
 
 u64 urd_pool_failure(struct urd_pool *pool)
 {
-	u32 doublings = urd_min(pool->failures / pool->conf.min_workers, POOL_DOUBLINGS_MAX);
+	u32 doublings = urd_min(pool->failures / pool->want, POOL_DOUBLINGS_MAX);
 	u64 wait = pool->conf.backoff_min_ns << doublings;
 	u64 jitter;
 
@@ -326,7 +328,7 @@ u64 urd_pool_failure(struct urd_pool *pool)
 	jitter = urd_core_random(pool->core) % (wait * 2 / 5 + 1);
 	wait = wait - wait / 5 + jitter;
 	if (!urd_pool_ready(pool) && !pool->states[SLOT_RETIRING] &&
-	    pool->failures >= urd_max(POOL_FAILURES_MAX, pool->conf.min_workers))
+	    pool->failures >= urd_max(POOL_FAILURES_MAX, pool->want))
 		pool_fail(pool);
 	return wait;
 }

@@ -9,6 +9,7 @@
 
 #include "fsm/slot_fsm.h"
 #include "pool/core.h"
+#include "pool/slot.h"
 
 /** struct urd_pool_stats - counters since start */
 struct urd_pool_stats {
@@ -18,6 +19,8 @@ struct urd_pool_stats {
 	u64 spawns;
 	u64 exits;
 	u64 failures; /* workers that died before they were of use, or did not start */
+	u64 overruns; /* requests beyond max_jobs, because too many were away already */
+	u64 exits_by[URD_WHY_NR];
 };
 
 /**
@@ -29,6 +32,9 @@ struct urd_pool_stats {
  * @open: slots with room for a job, warmest first
  * @queue: jobs that wait, oldest first
  * @states: number of slots per state
+ * @want: workers that should serve, min_workers to max_workers
+ * @leaving: slots that serve and are to be replaced (slot->leave)
+ * @scale_timer, @memory_timer: see enum urd_timer_kind
  * @failures: starts that failed in a row
  * @failed: callers are told at once that it does not work
  */
@@ -44,6 +50,10 @@ struct urd_pool {
 	u32 queued;
 	u64 queued_bytes;
 	u32 states[SLOT_NR];
+	u32 want;
+	u32 leaving;
+	struct urd_timer scale_timer;
+	struct urd_timer memory_timer;
 	u32 failures;
 	bool failed;
 	struct urd_pool_stats stats;
@@ -83,6 +93,47 @@ u64 urd_pool_failure(struct urd_pool *pool);
 
 /** urd_pool_booted - a worker is ready */
 void urd_pool_booted(struct urd_pool *pool);
+
+/* ---- recycle.c: who leaves, and how many there should be ---- */
+
+/** urd_pool_leave - a serving worker is to be replaced, when it can be done without */
+void urd_pool_leave(struct urd_slot *slot, enum urd_why why);
+
+/** urd_pool_left - a slot is no longer serving; whatever was planned for it is over */
+void urd_pool_left(struct urd_slot *slot);
+
+/** urd_pool_balance - let leave whom the pool can do without; start whom it needs */
+void urd_pool_balance(struct urd_pool *pool);
+
+/** urd_pool_target - workers that there should be now, those for replacement included */
+u32 urd_pool_target(const struct urd_pool *pool);
+
+/** urd_pool_scale - set the number of workers, 1 to max_workers; Return: the number set */
+u32 urd_pool_scale(struct urd_pool *pool, u32 n);
+
+/** urd_pool_reload - replace every worker, one after the other */
+void urd_pool_reload(struct urd_pool *pool);
+
+/** urd_pool_scale_due - the scale timer: requests wait too long */
+void urd_pool_scale_due(struct urd_pool *pool);
+
+/** urd_pool_memory_due - the memory timer: look at the busy workers */
+void urd_pool_memory_due(struct urd_pool *pool);
+
+/** urd_pool_age - set the timer of a serving slot: age and idleness */
+void urd_pool_age(struct urd_slot *slot);
+
+/** urd_pool_aged - that timer is due */
+void urd_pool_aged(struct urd_slot *slot);
+
+/** urd_pool_served - a slot has finished a request: max_jobs, memory_soft */
+void urd_pool_served(struct urd_slot *slot);
+
+/** urd_pool_begun - a slot was given a request */
+void urd_pool_begun(struct urd_slot *slot);
+
+/** urd_pool_welcome - a slot is ready: draw its limits, look at its memory */
+void urd_pool_welcome(struct urd_slot *slot);
 
 /** urd_pool_ready - workers that serve: idle or busy */
 u32 urd_pool_ready(const struct urd_pool *pool);

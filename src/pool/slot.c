@@ -50,6 +50,7 @@ void urd_slot_init(struct urd_slot *slot, struct urd_pool *pool, u32 index, u32 
 	slot->timer.kind = URD_TIMER_SLOT;
 	slot->out.buf = lines;
 	slot->err.buf = lines + pool->core->line_max;
+	slot->tail = lines + 2 * (size_t)pool->core->line_max;
 	urd_list_init(&slot->jobs);
 	urd_list_init(&slot->open);
 	urd_list_init(&slot->hungry);
@@ -80,6 +81,10 @@ static void act_spawn(struct urd_slot *slot)
 	slot->exited = false;
 	slot->broken = false;
 	slot->served = 0;
+	slot->given = 0;
+	slot->given_soft = 0;
+	slot->tail_len = 0;
+	slot->rss_ready = 0;
 	slot->can_cancel = false;
 	slot->can_meta = false;
 	slot->concurrency = 1;
@@ -90,7 +95,8 @@ static void act_spawn(struct urd_slot *slot)
 static void act_disarm(struct urd_slot *slot)
 {
 	slot->due_ns = URD_NEVER;
-	urd_timer_clear(&slot->core->heap, &slot->timer);
+	if (slot->state == SLOT_VACANT)
+		urd_timer_clear(&slot->core->heap, &slot->timer);
 	if (slot->state != SLOT_BUSY && slot->state != SLOT_IDLE)
 		urd_op_cancel(slot->core->ring, &slot->ops[SLOT_OP_GUARD]);
 }
@@ -136,8 +142,11 @@ static void act_send_req(struct urd_slot *slot, struct urd_job *job)
 	job->msgid = ++core->msgid;
 	job->exec_due_ns = urd_ns_add(core->now_ns, slot->pool->conf.exec_timeout_ns);
 	job->exec_due_ns = urd_min(job->exec_due_ns, job->deadline_ns);
+	if (!slot->jobs_nr)
+		slot->beat_ns = core->now_ns;
 	urd_list_push(&slot->jobs, &job->node);
 	slot->jobs_nr++;
+	urd_pool_begun(slot);
 	slot_write_next(slot);
 }
 
@@ -149,12 +158,14 @@ static void act_reap(struct urd_slot *slot)
 	slot_lines_end(slot, &slot->out, "stdout");
 	slot_lines_end(slot, &slot->err, "stderr");
 	slot->pool->stats.exits++;
+	slot->pool->stats.exits_by[slot->why]++;
 	if (slot->asked && slot->why <= URD_WHY_ASKED)
 		pr_info(slot->core->log, &tags, "worker ended: %s; reason: %s; served %llu",
 			slot->exit_text, urd_why_text(slot->why), (unsigned long long)slot->served);
 	else
 		pr_warn(slot->core->log, &tags, "worker ended: %s; reason: %s; served %llu",
 			slot->exit_text, urd_why_text(slot->why), (unsigned long long)slot->served);
+	urd_timer_clear(&slot->core->heap, &slot->timer);
 	urd_child_close(&slot->child);
 	urd_inbox_reset(&slot->task);
 	urd_inbox_reset(&slot->ctl);
@@ -199,9 +210,10 @@ static void reply_lost_one(struct urd_slot *slot, struct urd_job *job)
 		urd_pool_requeue(slot->pool, job);
 		return;
 	}
-	urd_job_detail(slot->core, job, "worker %u: %s%s%s", slot->worker,
+	urd_job_detail(slot->core, job, "worker %u: %s%s%s%s%.*s", slot->worker,
 		       slot->exit_text[0] ? slot->exit_text : "still running",
-		       slot->why ? "; reason: " : "", slot->why ? urd_why_text(slot->why) : "");
+		       slot->why ? "; reason: " : "", slot->why ? urd_why_text(slot->why) : "",
+		       slot->tail_len ? "; stderr: " : "", (int)slot->tail_len, slot->tail);
 	urd_job_answer(slot->core, job, code);
 	if (!slot->child.pid || !job->frame) {
 		slot_forget(slot, job);
@@ -239,7 +251,8 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		act_spawn(slot);
 	if (acts & SACT(DISARM))
 		act_disarm(slot);
-	act_deadline(slot, acts);
+	if (!(acts & SACT(ARM_BACKOFF)))
+		act_deadline(slot, acts);
 	if (acts & SACT(SEND_REQ))
 		act_send_req(slot, what->job);
 	if (acts & SACT(SEND_CANCEL))
@@ -254,6 +267,8 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		slot->unwanted = true;
 	if (acts & SACT(REAP))
 		act_reap(slot);
+	if (acts & SACT(ARM_BACKOFF)) /* the timer served another end until now */
+		act_deadline(slot, acts);
 	if (acts & SACT(REPLY_OK))
 		act_reply_ok(slot, what);
 	if (acts & SACT(COUNT_LATE))
@@ -264,8 +279,10 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		act_reply_instead(slot, what->job, URD_CANCELLED);
 	if (acts & SACT(REPLY_LOST))
 		act_reply_lost(slot);
-	if (acts & SACT(BOOTED))
+	if (acts & SACT(BOOTED)) {
 		urd_pool_booted(slot->pool);
+		urd_pool_welcome(slot);
+	}
 }
 
 /* What each state promises about the slot, in production too. */
@@ -292,6 +309,8 @@ void slot_step(struct urd_slot *slot, enum urd_slot_event event, const struct sl
 	slot->pool->states[slot->state]--;
 	slot->pool->states[row.next]++;
 	slot->state = row.next;
+	if (slot->leave && (row.next < SLOT_IDLE || row.next > SLOT_GRACE))
+		urd_pool_left(slot);
 	slot_act(slot, row.acts, what);
 	slot_relist(slot);
 	slot_arm_task(slot);
@@ -332,6 +351,7 @@ void slot_settled(struct urd_slot *slot)
 	if (slot->state < SLOT_BUSY || slot->state > SLOT_RETIRING)
 		return;
 	if (!slot->jobs_nr) {
+		slot->idle_ns = slot->core->now_ns;
 		slot_step(slot, SEV_EMPTIED, NULL);
 		if (slot->state == SLOT_IDLE && urd_op_is_idle(&slot->ops[SLOT_OP_TASK_RD]))
 			urd_inbox_trim(&slot->task);
@@ -346,7 +366,9 @@ u32 urd_slot_room(const struct urd_slot *slot)
 {
 	if (slot->broken || (slot->state != SLOT_IDLE && slot->state != SLOT_BUSY))
 		return 0;
-	return slot->concurrency > slot->jobs_nr ? slot->concurrency - slot->jobs_nr : 0;
+	if (slot->jobs_nr >= slot->concurrency)
+		return 0;
+	return slot->concurrency - slot->jobs_nr;
 }
 
 void urd_slot_start(struct urd_slot *slot)
@@ -419,7 +441,10 @@ void urd_slot_spawned(struct urd_slot *slot, const struct urd_spawned *res)
 
 void urd_slot_timer(struct urd_slot *slot)
 {
-	urd_assert(slot->state == SLOT_BACKOFF);
+	if (slot->state != SLOT_BACKOFF) {
+		urd_pool_aged(slot);
+		return;
+	}
 	slot->due_ns = URD_NEVER;
 	slot_step(slot, SEV_DUE, NULL);
 }

@@ -6,12 +6,13 @@
  * What guards a slot, all linked timeouts with absolute deadlines:
  *
  *	boot		the read of the control channel
- *	exec, grace	the read of the task stream; armed when the request is
- *			written, so it covers send, execute and receive
+ *	exec, grace,	the read of the task stream; armed when the request is
+ *	heartbeat	written, so it covers send, execute and receive
  *	stop, term	a poll of the pidfd
  *	end of stream	a poll of the pidfd: 100 ms for the exit to be seen
  *
- * Only the backoff has nothing to be linked to; it is a timer of the core's.
+ * Backoff, age and idleness have nothing to be linked to; they are a timer of the
+ * core's.
  */
 #ifndef URD_SLOT_H
 #define URD_SLOT_H
@@ -44,6 +45,14 @@ enum urd_slot_op {
 	X(CANCELLED, "its request was cancelled")                              \
 	X(PROTOCOL, "it broke the protocol")                                   \
 	X(STREAM_END, "it closed its stream")                                  \
+	X(HEARTBEAT, "heartbeat_timeout")                                      \
+	X(MAX_JOBS, "max_jobs")                                                \
+	X(TTL, "ttl")                                                          \
+	X(MEMORY_SOFT, "memory_soft")                                          \
+	X(MEMORY_HARD, "memory_hard")                                          \
+	X(IDLE, "idle_timeout")                                                \
+	X(SCALE, "scaled down")                                                \
+	X(RELOAD, "reload")                                                    \
 	X(FORCED, "forced")
 #define URD_WHY_ENUM(n, t) URD_WHY_##n,
 enum urd_why { URD_WHYS(URD_WHY_ENUM) URD_WHY_NR };
@@ -79,8 +88,16 @@ struct urd_lines {
  * @read_due_ns: what the armed task read carries
  * @open: in pool->open
  * @hungry: in core->starved
- * @timer: backoff
+ * @timer: backoff; while it serves, age and idleness
  * @served: answers of this worker
+ * @given: requests that it was given
+ * @given_soft: number of them from which on it is to be replaced, 0 for never
+ * @leave: why it is to be replaced when it can be done without; URD_WHY_NONE if not
+ * @beat_ns: when it last gave a sign of life
+ * @idle_ns: when it last became idle
+ * @ttl_due_ns: when it is too old
+ * @rss_ready: resident bytes when it became ready; 0 if not looked at
+ * @tail, @tail_len: the last of what it wrote to stderr
  * @exit_text: how it ended, for logs and callers
  */
 struct urd_slot {
@@ -109,6 +126,15 @@ struct urd_slot {
 	struct urd_list hungry;
 	struct urd_timer timer;
 	u64 served;
+	u32 given;
+	u32 given_soft;
+	u8 leave;
+	u64 beat_ns;
+	u64 idle_ns;
+	u64 ttl_due_ns;
+	u64 rss_ready;
+	char *tail;
+	u32 tail_len;
 	struct urd_child child;
 	struct urd_op ops[SLOT_OP_NR];
 	struct urd_inbox task;
@@ -120,6 +146,15 @@ struct urd_slot {
 	u8 ctl_buf[64];
 	char exit_text[96];
 };
+
+/** The last bytes of a worker's stderr, kept to tell callers why it died. */
+#define URD_SLOT_TAIL 1024u
+
+/** urd_slot_text - bytes of text buffers that a slot needs */
+static inline size_t urd_slot_text(const struct urd_core *core)
+{
+	return (2 * (size_t)core->line_max + URD_SLOT_TAIL + 4095) & ~(size_t)4095;
+}
 
 /** urd_slot_init - a vacant slot; registers its operations */
 void urd_slot_init(struct urd_slot *slot, struct urd_pool *pool, u32 index, u32 worker,
@@ -152,7 +187,7 @@ void urd_slot_spawned(struct urd_slot *slot, const struct urd_spawned *res);
 /** urd_slot_complete - one of its operations completed */
 void urd_slot_complete(struct urd_slot *slot, const struct urd_done *done);
 
-/** urd_slot_timer - its backoff is over */
+/** urd_slot_timer - its timer is due */
 void urd_slot_timer(struct urd_slot *slot);
 
 /** urd_slot_feed - memory may be there again for a starved slot */

@@ -22,6 +22,14 @@ static bool slot_op_idle(const struct urd_slot *slot, enum urd_slot_op op)
 
 /* ---- arming ---- */
 
+/* When a busy worker must have given a sign of life. */
+static u64 slot_beat_due(const struct urd_slot *slot)
+{
+	if (!slot->jobs_nr || slot->state > SLOT_RETIRING)
+		return URD_NEVER;
+	return urd_ns_add(slot->beat_ns, slot->pool->conf.heartbeat_timeout_ns);
+}
+
 /* The earliest of the deadlines that the task read guards. */
 static u64 slot_task_due(const struct urd_slot *slot)
 {
@@ -32,7 +40,7 @@ static u64 slot_task_due(const struct urd_slot *slot)
 	urd_list_for_each(job, &slot->jobs, node)
 		if (!job->overdue)
 			due = urd_min(due, job->exec_due_ns);
-	return due;
+	return urd_min(due, slot_beat_due(slot));
 }
 
 static void slot_starve(struct urd_slot *slot)
@@ -196,6 +204,10 @@ static void slot_check_jobs(struct urd_slot *slot)
 static void slot_check_due(struct urd_slot *slot)
 {
 	slot_check_jobs(slot);
+	if (slot_beat_due(slot) <= slot->core->now_ns) {
+		urd_slot_kill(slot, URD_WHY_HEARTBEAT);
+		return;
+	}
 	if (slot->due_ns > slot->core->now_ns)
 		return;
 	if (slot->state == SLOT_BOOTING)

@@ -95,11 +95,13 @@ static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct
 		slot_bad(slot, "an answer to no request of its own");
 		return;
 	}
+	slot->beat_ns = slot->core->now_ns;
 	slot_step(slot, job->overdue ? SEV_LATE : SEV_ANSWER, &what);
 	if (job == slot->writing && !urd_op_is_idle(&slot->ops[SLOT_OP_TASK_WR]))
 		job->early = true; /* answered before it has read all; the rest must go out still */
 	else
 		slot_forget(slot, job);
+	urd_pool_served(slot);
 	slot_settled(slot);
 }
 
@@ -233,9 +235,11 @@ static void slot_control_frame(struct urd_slot *slot, const struct urd_frame *f)
 		slot_bad(slot, "a control frame that is no notification");
 	} else if (urd_span_is(msg.method, "control.retire")) {
 		if (slot->state <= SLOT_GRACE)
-			urd_slot_retire(slot, URD_WHY_ASKED);
+			urd_pool_leave(slot, URD_WHY_ASKED);
+	} else if (urd_span_is(msg.method, "control.heartbeat")) {
+		slot->beat_ns = slot->core->now_ns;
 	}
-	/* heartbeats, and whatever a later version may say, are read and dropped */
+	/* what a later version may say is read and dropped */
 }
 
 void slot_control_frames(struct urd_slot *slot)
@@ -256,11 +260,29 @@ void slot_control_frames(struct urd_slot *slot)
 
 /* ---- what it prints ---- */
 
+/* Keep the end of what it wrote, for whoever will ask why it died. */
+static void slot_keep(struct urd_slot *slot, const char *p, u32 len)
+{
+	u32 room = URD_SLOT_TAIL - 1, keep;
+
+	if (len > room) {
+		p += len - room;
+		len = room;
+	}
+	keep = urd_min(slot->tail_len, room - len);
+	memmove(slot->tail, slot->tail + slot->tail_len - keep, keep);
+	memcpy(slot->tail + keep, p, len);
+	slot->tail[keep + len] = '\n';
+	slot->tail_len = keep + len + 1;
+}
+
 static void slot_line(struct urd_slot *slot, const char *p, u32 len, const char *stream)
 {
 	struct urd_tags tags = slot_tags(slot);
 
 	tags.stream = stream;
+	if (stream[3] == 'e')
+		slot_keep(slot, p, len);
 	pr_info(slot->core->log, &tags, "%.*s", (int)len, p);
 }
 

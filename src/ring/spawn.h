@@ -133,6 +133,13 @@ void urd_child_kill_all(const struct urd_child *c);
  */
 int urd_child_reap(const struct urd_child *c, siginfo_t *info) URD_MUST_CHECK;
 
+/**
+ * urd_child_rss - resident memory of the process now, in bytes
+ *
+ * Three short system calls on /proc.  Return: 0 if it can't be told.
+ */
+u64 urd_child_rss(const struct urd_child *c);
+
 /** urd_child_end_input - end of file on its task input; @c->task_wr may be -1 afterwards */
 void urd_child_end_input(struct urd_child *c);
 

@@ -81,7 +81,7 @@ Test(config_value, durations)
 		"1y",	"s",  "1ns", "OFF",  "1m30", "1000000d", "99999999999999999999s",
 		"0x1s", "1s "
 	};
-	struct urd_why why;
+	struct urd_complaint why;
 	char text[64];
 	u64 ns;
 
@@ -111,7 +111,7 @@ Test(config_value, sizes)
 	static const char *const bad[] = { "",	   "4097",	   "1KB",   "1kb", "1k",
 					   "1Mib", "1TiB",	   "-1B",   "1 K", "1.5M",
 					   "KiB",  "99999999999G", "1KiB1B" };
-	struct urd_why why;
+	struct urd_complaint why;
 	char text[64];
 	u64 bytes;
 
@@ -129,7 +129,7 @@ Test(config_value, sizes)
 Test(config_value, addresses)
 {
 	struct urd_listen_conf listen;
-	struct urd_why why;
+	struct urd_complaint why;
 	char full[] = "unix:/run/x.sock?mode=0600&owner=root&group=0";
 	char tcp[] = "tcp:[::1]:7070";
 	char plain[] = "unix:./u.sock";
