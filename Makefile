@@ -92,12 +92,13 @@ SRC_STRESS := $(sort $(wildcard tests/stress/*.c))
 SRC_FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 SRC_PERF := $(sort $(wildcard perf/*.c))
 SRC_TOOLS := $(sort $(wildcard scripts/*.c))
+SRC_EXAMPLES := $(sort $(wildcard docs/examples/*.c))
 HEADERS := $(sort $(wildcard include/urd/*.h src/*/*.h))
 API := $(sort $(wildcard include/urd/*.h))
 PY_CHECKS := $(sort $(wildcard tests/e2e/sdk_check.py tests/e2e/check_*.py))
 SDK := $(sort $(wildcard src/sdk/python/*.py src/sdk/php/*.php src/sdk/node/*.mjs))
 C_STYLED := $(sort $(HEADERS) $(SRC_LIB) $(SRC_CLI) $(wildcard tests/*/*.[ch] perf/*.[ch]) \
-	$(SRC_TOOLS))
+	$(SRC_TOOLS) $(SRC_EXAMPLES))
 
 SOURCES := $(SRC_LIB) $(SRC_CLI) $(SRC_UNIT) $(SRC_E2E) $(SRC_TLIB)
 
@@ -107,7 +108,8 @@ OBJ_CLI := $(call objs,$(SRC_CLI))
 OBJ_TLIB := $(call objs,$(SRC_TLIB))
 OBJ_UNIT := $(call objs,$(SRC_UNIT))
 OBJ_E2E := $(call objs,$(SRC_E2E))
-OBJ_SINGLE := $(call objs,$(SRC_WORKERS) $(SRC_STRESS) $(SRC_FUZZ) $(SRC_PERF) $(SRC_TOOLS))
+OBJ_SINGLE := $(call objs,$(SRC_WORKERS) $(SRC_STRESS) $(SRC_FUZZ) $(SRC_PERF) $(SRC_TOOLS) \
+	$(SRC_EXAMPLES))
 
 LIB_A := $(P)/liburd.a
 LIB_SO := $(P)/liburd.so
@@ -119,6 +121,7 @@ STRESS := $(SRC_STRESS:tests/stress/%.c=$(P)/tests/stress/%)
 FUZZERS := $(SRC_FUZZ:tests/fuzz/%.c=$(O)/fuzz/%)
 PERF := $(SRC_PERF:perf/%.c=$(P)/perf/%)
 TOOLS := $(SRC_TOOLS:scripts/%.c=$(P)/tools/%)
+EXAMPLES := $(SRC_EXAMPLES:docs/examples/%.c=$(P)/examples/%)
 
 ifeq ($(V),1)
 Q :=
@@ -134,20 +137,22 @@ SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))
 
 # --- targets for people ------------------------------------------------------
 
-.PHONY: all tests perf demo check fuzz asan tsan cov mutate lint format docs
+.PHONY: all tests examples perf demo check fuzz asan tsan cov mutate lint format docs
 .PHONY: install uninstall dist clean help deps
 .PHONY: check-run stress-run fuzz-run cov-show lint-run check-headers FORCE
 
 all: $(URD) $(LIB_A) $(if $(filter release debug,$(MODE)),$(LIB_SO)) ## build the program and the library
 
-tests: all $(UNIT) $(E2E) $(WORKERS) ## build the test programs, run nothing
+tests: all $(UNIT) $(E2E) $(WORKERS) $(EXAMPLES) ## build the test programs, run nothing
+
+examples: all $(EXAMPLES) ## build the programs of docs/examples
 
 perf: all $(PERF) ## build the measuring programs
 
 demo: ## install what is missing, build, and show urd at work
 	$(Q)scripts/install-deps demo
 	$(Q)$(SUBMAKE) all
-	$(Q)$(PYTHON) scripts/demo.py
+	$(Q)$(PYTHON) scripts/demo.py $(P)
 
 check: ## install what is missing, build, and run all tests
 	$(Q)scripts/install-deps check
@@ -263,6 +268,9 @@ $(PERF): $(P)/perf/%: $(D)/perf/%.o $(LIB_A)
 $(TOOLS): $(P)/tools/%: $(D)/scripts/%.o $(LIB_A)
 	$(call link)
 
+$(EXAMPLES): $(P)/examples/%: $(D)/docs/examples/%.o $(LIB_A)
+	$(call link)
+
 ifeq ($(MODE),fuzz)
 $(FUZZERS): $(O)/fuzz/%: $(D)/tests/fuzz/%.o $(LIB_A)
 	$(call link,-fsanitize=fuzzer)
@@ -326,10 +334,10 @@ lint-run:
 	ask format $(CLANG_FORMAT) --dry-run -Werror $(C_STYLED); \
 	ask headers $(MAKE) --no-print-directory check-headers; \
 	$(if $(wildcard scripts/states.c),ask states.md diff -u docs/states.md <($(P)/tools/states);) \
-	for f in $(wildcard scripts/*.py tests/*/*.py perf/*.py src/sdk/python/*.py); do \
+	for f in $(wildcard scripts/*.py scripts/*/*.py tests/*/*.py perf/*.py src/sdk/python/*.py); do \
 	ask $$f $(PYTHON) -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' $$f; done; \
-	for f in $(wildcard src/sdk/php/*.php tests/*/*.php); do ask $$f php_parses $$f; done; \
-	for f in $(wildcard src/sdk/node/*.mjs tests/*/*.mjs); do ask $$f node --check $$f; done; \
+	for f in $(wildcard src/sdk/php/*.php tests/*/*.php scripts/*/*.php); do ask $$f php_parses $$f; done; \
+	for f in $(wildcard src/sdk/node/*.mjs tests/*/*.mjs scripts/*/*.mjs); do ask $$f node --check $$f; done; \
 	ask install-deps sh -n scripts/install-deps; ask .ci/run bash -n .ci/run; \
 	exit $$rc
 

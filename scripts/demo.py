@@ -32,6 +32,7 @@ from urd_client import AppError, Client, UrdError  # noqa: E402
 
 LOAD_SECONDS = 4
 PATIENCE = 15
+FAMILY = 6  # urd and the workers of scripts/demo/urd.conf
 TEXT = re.compile(r"\.(c|h|py|php|mjs|md|txt|in|conf)$|(^|/)(Makefile|LICENSE|install-deps)$")
 
 
@@ -217,7 +218,8 @@ def check_markdown(name, text, got):
     page = Page(got["html"])
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     claim(page.headings == len(re.findall(r"^#{1,6} ", prose, re.M)),
-          "headings were lost from " + name, got["headings"])
+          "headings were lost from " + name, page.headings)
+    claim(got["headings"] == page.headings, "miscounted headings", got["headings"])
     fences = re.sub(r"^```\w*$", "", text, flags=re.M)
     want = words_of(re.sub(r"(?<=\])\([^)\s]*\)", "", fences))
     claim(words_of(" ".join(page.text)) == want, "words were lost from " + name)
@@ -227,7 +229,7 @@ def check_markdown(name, text, got):
 
 
 def show_answers(urd, texts):
-    title("One of each: C and PHP to HTML in PHP, Markdown to HTML in Node, words in Python")
+    title("C and PHP to HTML in PHP, Markdown in Node, words in Python")
     with urd.client() as client:
         for name in ("src/base/heap.h", "src/sdk/php/urd_worker.php"):
             got = client.call("highlight/html", {"name": name, "text": texts[name]})
@@ -238,13 +240,14 @@ def show_answers(urd, texts):
         name = "docs/worker-protocol.md"
         got = client.call("markdown/render", {"text": texts[name]})
         check_markdown(name, texts[name], got)
-        say("markdown/render %s: %d headings, every word there" % (name, len(got["headings"])))
+        say("markdown/render %s: %d headings, every word there" % (name, got["headings"]))
         say("    " + short(got["html"]))
     whole = "".join(texts.values())
     got = urd.call("words/count", {"text": whole})
     check_count(whole, got)
-    say("    " + short(got))
-    say("    all %d text files of this repository in one request" % len(texts))
+    say("    all %d text files of this repository in one request: %d lines, %d words; most often:"
+        % (len(texts), got["lines"], got["words"]))
+    say("    " + ", ".join("%s (%d)" % (word, n) for word, n in got["top"]))
 
 
 def stress_one(urd, method, jobs, check, until):
@@ -358,8 +361,9 @@ def show_errors(urd, threads):
         took = time.monotonic() - begin
         claim(0.9 < took < 5, "the limit of one second was not kept", took)
         pid = int(re.search(r"pid (\d+)", error.detail).group(1))
-        urd.wait_for("end of the hung worker", lambda: not os.path.exists("/proc/%d" % pid))
-        say("    after %.2f s; the worker that hung, pid %d, is gone and replaced" % (took, pid))
+        urd.wait_for("replacement of the hung worker",
+                     lambda: pid not in (f := urd.family()) and len(f) == FAMILY)
+        say("    after %.2f s; the worker that hung, pid %d, has been replaced" % (took, pid))
         say("markdown/render with a number for a text:")
         claim(isinstance(expect_error(threads.submit(client.call, "markdown/render", {"text": 1}),
                                       "APP", "yes"), AppError), "this is not an AppError")
@@ -374,7 +378,7 @@ def show_end(urd, texts, threads):
                           {"text": texts["LICENSE"], "tell": whistle.path, "seconds": 0.5})
     whistle.pid()
     family = urd.family()
-    claim(len(family) >= 6, "urd and five workers were expected", family)
+    claim(len(family) == FAMILY, "urd and five workers were expected", family)
     urd.process.terminate()
     check_count(texts["LICENSE"], call.result(timeout=PATIENCE))
     say("the request that ran was finished and answered")
@@ -391,8 +395,8 @@ def show_end(urd, texts, threads):
 def play(urd, texts):
     say("urd run -c scripts/demo/urd.conf: pid %d, log in a temporary folder" % urd.process.pid)
     urd.wait_for("socket", lambda: os.path.exists(urd.socket))
-    ready = urd.wait_for("five ready workers",
-                         lambda: len(r := urd.logged("worker ready")) >= 5 and r)
+    ready = urd.wait_for("ready workers",
+                         lambda: len(r := urd.logged("worker ready")) >= FAMILY - 1 and r)
     for line in ready:
         say("    " + line)
     show_answers(urd, texts)
@@ -425,7 +429,8 @@ def main():
         try:
             play(daemon, read_texts())
         except (Wrong, UrdError, OSError, subprocess.SubprocessError) as e:
-            say("\ndemo: FAILED: %s: %s" % (type(e).__name__, e))
+            say("\ndemo: FAILED: %s: %s %s"
+                % (type(e).__name__, e, getattr(e, "detail", None) or ""))
             say("the end of urd's log:\n" + "\n".join(daemon.logged()[-20:]))
             return 1
     say("\ndemo: all as claimed, in %.0f s" % (time.monotonic() - begin))

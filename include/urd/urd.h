@@ -33,6 +33,13 @@ extern "C" {
 /** A limit that is off, in nanoseconds. */
 #define URD_OFF UINT64_MAX
 
+/** A number that is not set: what it would be anyway stays. */
+#define URD_UNSET INT32_MIN
+/** A limit of the kernel (rlimit) that is not set: the worker has urd's own. */
+#define URD_RLIMIT_UNSET (UINT64_MAX - 1)
+/** No limit of the kernel. */
+#define URD_RLIMIT_NONE UINT64_MAX
+
 #define URD_USEC 1000ull
 #define URD_MSEC (1000 * URD_USEC)
 #define URD_SEC (1000 * URD_MSEC)
@@ -80,6 +87,7 @@ enum urd_gone {
  * @idle_timeout_ns: a worker above @min_workers that is idle for so long leaves
  * @heartbeat_timeout_ns: a busy worker that is silent for so long is killed; URD_OFF
  *	if workers need not beat
+ * @stream_gap_ns: longest wait for the next chunk of a stream, or URD_OFF
  * @max_jobs: requests that a worker is given before it is replaced, 0 for no limit
  * @ttl_ns: age at which a worker is replaced, or URD_OFF
  * @jitter_percent: @max_jobs and @ttl_ns are shortened by up to so much, 0 to 90
@@ -90,6 +98,18 @@ enum urd_gone {
  *	means a tenth of them, at least 1
  * @max_surge: workers above the wanted number while others are replaced; 0 means that
  *	an old one leaves before its replacement starts
+ * @user: name or number of the user that workers run as, NULL for urd's own
+ * @group: name or number of their group, NULL for the main group of @user
+ * @umask: permission bits that files of theirs do not get, or URD_UNSET
+ * @nice: their niceness, -20 to 19, or URD_UNSET
+ * @oom_score_adj: -1000 to 1000; URD_UNSET for 200 above urd's own
+ * @no_new_privs: 1: set-user-ID programs give them nothing, 0: they do; URD_UNSET for 1
+ *	if there is a @user, else 0
+ * @rlimit_nofile: open files of a worker, or one of the two URD_RLIMIT_; so are all below
+ * @rlimit_core: bytes of a core dump
+ * @rlimit_as: bytes of address space
+ * @rlimit_cpu_ns: processor time, in whole seconds; SIGXCPU then, SIGKILL a second later
+ * @rlimit_nproc: processes of the user
  */
 struct urd_pool_conf {
 	const char *name;
@@ -116,6 +136,7 @@ struct urd_pool_conf {
 	uint64_t scale_after_ns;
 	uint64_t idle_timeout_ns;
 	uint64_t heartbeat_timeout_ns;
+	uint64_t stream_gap_ns;
 	uint32_t max_jobs;
 	uint64_t ttl_ns;
 	uint32_t jitter_percent;
@@ -123,6 +144,17 @@ struct urd_pool_conf {
 	uint64_t memory_hard;
 	uint32_t recycle_max;
 	uint32_t max_surge;
+	const char *user;
+	const char *group;
+	int32_t umask;
+	int32_t nice;
+	int32_t oom_score_adj;
+	int32_t no_new_privs;
+	uint64_t rlimit_nofile;
+	uint64_t rlimit_core;
+	uint64_t rlimit_as;
+	uint64_t rlimit_cpu_ns;
+	uint64_t rlimit_nproc;
 };
 
 /* The defaults; 0 workers and 0 queue_max mean "one per CPU" and "64 per worker". */
@@ -143,9 +175,19 @@ struct urd_pool_conf {
 		.scale_after_ns = 50 * URD_MSEC,                               \
 		.idle_timeout_ns = 60 * URD_SEC,                               \
 		.heartbeat_timeout_ns = URD_OFF,                               \
+		.stream_gap_ns = URD_OFF,                                      \
 		.ttl_ns = URD_OFF,                                             \
 		.jitter_percent = 20,                                          \
 		.max_surge = 1,                                                \
+		.umask = URD_UNSET,                                            \
+		.nice = URD_UNSET,                                             \
+		.oom_score_adj = URD_UNSET,                                    \
+		.no_new_privs = URD_UNSET,                                     \
+		.rlimit_nofile = URD_RLIMIT_UNSET,                             \
+		.rlimit_core = URD_RLIMIT_UNSET,                               \
+		.rlimit_as = URD_RLIMIT_UNSET,                                 \
+		.rlimit_cpu_ns = URD_RLIMIT_UNSET,                             \
+		.rlimit_nproc = URD_RLIMIT_UNSET,                              \
 	}
 /* clang-format on */
 
@@ -214,6 +256,16 @@ struct urd_conf {
 /* clang-format on */
 
 /**
+ * typedef urd_chunk_fn - a part of a streamed answer has come
+ * @data: one MessagePack value, valid until the function returns
+ * @len: its length in bytes
+ * @arg: what was given to urd_submit()
+ *
+ * Context: as urd_done_fn.
+ */
+typedef void (*urd_chunk_fn)(const void *data, size_t len, void *arg);
+
+/**
  * struct urd_call - a request
  * @pool: name of the pool, or NULL for the default pool
  * @method: name of the method, 1 to 255 bytes
@@ -221,6 +273,8 @@ struct urd_conf {
  * @params_len: its length in bytes
  * @deadline_ns: how long the caller will wait, or URD_OFF (0 means the same)
  * @traceparent: W3C trace context handed to the worker, or NULL
+ * @chunk: if set, the worker may stream its answer, and this is called for each part
+ *	(not with urd_execute())
  */
 struct urd_call {
 	const char *pool;
@@ -229,6 +283,7 @@ struct urd_call {
 	size_t params_len;
 	uint64_t deadline_ns;
 	const char *traceparent;
+	urd_chunk_fn chunk;
 };
 
 /**

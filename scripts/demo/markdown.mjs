@@ -27,7 +27,7 @@ class Renderer {
     this.lines = text.split('\n');
     this.at = 0;
     this.out = [];
-    this.headings = [];
+    this.headings = 0;
   }
 
   get line() { return this.lines[this.at]; }
@@ -40,7 +40,7 @@ class Renderer {
 
   heading([, marks, text]) {
     this.at++;
-    this.headings.push({ level: marks.length, text });
+    this.headings++;
     this.out.push(`<h${marks.length}>${inline(text)}</h${marks.length}>`);
   }
 
@@ -102,7 +102,7 @@ class Renderer {
 
   run() {
     while (this.at < this.lines.length) this.block();
-    return { html: this.out.join('\n'), headings: this.headings };
+    return { headings: this.headings, html: this.out.join('\n') };
   }
 }
 

@@ -101,6 +101,8 @@ const struct urd_key urd_keys[] = {
 	  .help = "a worker above min_workers that is idle for so long leaves" },
 	{ POOL("heartbeat_timeout", heartbeat_timeout_ns), TIME(NSEC_PER_MSEC), .off_ok = true,
 	  .def = "off", .help = "a busy worker that does not beat for so long is killed" },
+	{ POOL("stream_gap", stream_gap_ns), TIME(NSEC_PER_MSEC), .off_ok = true, .def = "off",
+	  .help = "longest wait for the next chunk of a streamed answer" },
 	{ POOL("max_jobs", max_jobs), COUNT(0, 1u << 30), .def = "0",
 	  .help = "requests that a worker is given before it is replaced; 0: no limit" },
 	{ POOL("ttl", ttl_ns), TIME(NSEC_PER_MSEC), .off_ok = true, .def = "off",

@@ -63,16 +63,29 @@ void conn_open(struct urd_front *front, int fd)
 	urd_list_push(&front->starved, &conn->hungry); /* armed by the next settle */
 }
 
-static void conn_drop_answers(struct urd_conn *conn)
+/* The first item has gone out, or never will. */
+static void conn_pop(struct urd_conn *conn)
 {
-	while (!urd_list_empty(&conn->answers)) {
-		struct urd_job *job = urd_list_first(&conn->answers, struct urd_job, caller);
+	struct urd_core *core = conn->front->core;
+	struct urd_item *item = urd_list_first(&conn->answers, struct urd_item, node);
 
-		urd_list_del(&job->caller);
-		urd_job_release(conn->front->core, job, URD_HOLD_CALLER);
-	}
-	conn->answers_nr = 0;
-	conn->answer_bytes = 0;
+	urd_assert(conn->answers_nr > 0 && conn->answer_bytes >= item->len);
+	conn->answers_nr--;
+	conn->answer_bytes -= item->len;
+	urd_list_del(&item->node);
+	if (item->is_chunk)
+		urd_chunk_put(core, container_of(item, struct urd_chunk, item));
+	else
+		urd_job_release(core, container_of(item, struct urd_job, item), URD_HOLD_CALLER);
+}
+
+static void conn_push(struct urd_conn *conn, struct urd_item *item)
+{
+	urd_list_push(&conn->answers, &item->node);
+	conn->answers_nr++;
+	conn->answer_bytes += item->len;
+	if (urd_list_empty(&conn->dirty))
+		urd_list_push(&conn->front->dirty, &conn->dirty);
 }
 
 static void conn_try_free(struct urd_conn *conn)
@@ -84,7 +97,8 @@ static void conn_try_free(struct urd_conn *conn)
 	for (u32 i = 0; i < CONN_OP_NR; i++)
 		if (!urd_op_is_idle(conn_op(conn, i)))
 			return;
-	conn_drop_answers(conn);
+	while (conn->answers_nr)
+		conn_pop(conn);
 	urd_inbox_reset(&conn->in);
 	urd_ring_close_fd(front->core->ring, conn->fd);
 	conn->fd = -1;
@@ -215,11 +229,21 @@ void urd_front_answer(struct urd_front *front, struct urd_job *job)
 	urd_list_del(&job->caller);
 	conn->jobs_nr--;
 	conn_pack(conn, job);
-	urd_list_push(&conn->answers, &job->caller);
-	conn->answers_nr++;
-	conn->answer_bytes += job->body_len;
-	if (urd_list_empty(&conn->dirty))
-		urd_list_push(&front->dirty, &conn->dirty);
+	conn_push(conn, &job->item);
+}
+
+void urd_front_chunk(struct urd_front *front, struct urd_chunk *chunk)
+{
+	struct urd_conn *conn = chunk->job->owner;
+
+	/* progress is dropped rather than piled up before a slow reader */
+	if (!conn || (chunk->kind == URD_CHUNK_PROGRESS && conn->answers_nr > 64) ||
+	    conn_pack_chunk(conn, chunk)) {
+		urd_chunk_put(front->core, chunk);
+		return;
+	}
+	urd_list_del(&chunk->node);
+	conn_push(conn, &chunk->item);
 }
 
 static void conn_write(struct urd_conn *conn)
@@ -227,15 +251,15 @@ static void conn_write(struct urd_conn *conn)
 	u64 deadline = urd_ns_add(conn->front->core->now_ns, conn->front->write_timeout_ns);
 	u32 off = conn->sent, n = 0;
 	u64 bytes = 0;
-	struct urd_job *job;
+	struct urd_item *item;
 
 	if (conn->closing || !conn->answers_nr || !urd_op_is_idle(conn_op(conn, CONN_OP_WR)))
 		return;
-	urd_list_for_each(job, &conn->answers, caller) {
-		if (n == URD_OP_IOV_MAX || (n && bytes + job->body_len > CONN_WRITE_MAX))
+	urd_list_for_each(item, &conn->answers, node) {
+		if (n == URD_OP_IOV_MAX || (n && bytes + item->len > CONN_WRITE_MAX))
 			break;
-		conn->iov[n++] = (struct iovec){ job->body + off, job->body_len - off };
-		bytes += job->body_len - off;
+		conn->iov[n++] = (struct iovec){ item->p + off, item->len - off };
+		bytes += item->len - off;
 		off = 0;
 	}
 	urd_op_write(conn_ring(conn), conn_op(conn, CONN_OP_WR), conn->fd, true, conn->iov, n,
@@ -252,15 +276,12 @@ static void conn_written(struct urd_conn *conn, s32 res)
 	}
 	conn->sent += (u32)res;
 	while (conn->answers_nr) {
-		struct urd_job *job = urd_list_first(&conn->answers, struct urd_job, caller);
+		u32 len = urd_list_first(&conn->answers, struct urd_item, node)->len;
 
-		if (conn->sent < job->body_len)
+		if (conn->sent < len)
 			break;
-		conn->sent -= job->body_len;
-		conn->answers_nr--;
-		conn->answer_bytes -= job->body_len;
-		urd_list_del(&job->caller);
-		urd_job_release(conn->front->core, job, URD_HOLD_CALLER);
+		conn->sent -= len;
+		conn_pop(conn);
 	}
 	if (conn->answers_nr && urd_list_empty(&conn->dirty))
 		urd_list_push(&conn->front->dirty, &conn->dirty);

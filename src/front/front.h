@@ -28,7 +28,7 @@ enum urd_conn_op {
  * @half: the client has sent its last byte and may still read
  * @closing: nothing is read or answered any more; freed once quiet
  * @jobs: requests without an answer yet
- * @answers: answered, on their way out, oldest first
+ * @answers: items on their way out, oldest first
  * @jobs_nr, @answers_nr: how many
  * @answer_bytes: packed bytes in @answers
  * @sent: bytes of the first answer that have gone out
@@ -113,6 +113,9 @@ bool urd_front_timer(struct urd_front *front, struct urd_timer *t);
 /** urd_front_answer - a job of a connection has its answer */
 void urd_front_answer(struct urd_front *front, struct urd_job *job);
 
+/** urd_front_chunk - a chunk for a job of a connection */
+void urd_front_chunk(struct urd_front *front, struct urd_chunk *chunk);
+
 /** urd_front_settle - after a batch: let starved connections go on */
 void urd_front_settle(struct urd_front *front);
 
@@ -133,8 +136,10 @@ void conn_open(struct urd_front *front, int fd);
 void conn_close(struct urd_conn *conn);
 /** conn_request - a frame has arrived; takes over f->buf; Return: 0 or -EBADMSG (cut it) */
 int conn_request(struct urd_conn *conn, struct urd_frame *f, struct urd_job *job);
-/** conn_pack - make the bytes of an answer: job->body and job->body_len */
+/** conn_pack - make the bytes of an answer: job->item */
 void conn_pack(struct urd_conn *conn, struct urd_job *job);
+/** conn_pack_chunk - make the bytes of a chunk: chunk->item; Return: 0 or -ENOMEM */
+int conn_pack_chunk(struct urd_conn *conn, struct urd_chunk *chunk) URD_MUST_CHECK;
 /** listeners_init - bind them all; Return: 0 or negative errno with @err filled in */
 int listeners_init(struct urd_front *front, const struct urd_conf *conf, char *err, size_t err_len);
 /** listener_accepted - a completion of an accept */

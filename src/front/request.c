@@ -22,6 +22,14 @@ static void conn_own(struct urd_conn *conn, struct urd_job *job, u32 msgid)
 	conn->jobs_nr++;
 }
 
+static bool map_flag(const struct urd_mp *map, const char *key)
+{
+	struct urd_mp v;
+	bool b;
+
+	return !urd_mp_find(map, key, &v) && !urd_mp_bool(&v, &b) && b;
+}
+
 static void job_read_meta(struct urd_job *job, struct urd_span meta)
 {
 	struct urd_mp map = { meta.p, meta.p + meta.len };
@@ -32,6 +40,8 @@ static void job_read_meta(struct urd_job *job, struct urd_span meta)
 	if (!urd_mp_find(&map, "deadline_ms", &v) && !urd_mp_uint(&v, &ms) &&
 	    ms < URD_NEVER / NSEC_PER_MSEC)
 		job->deadline_ns = urd_ns_add(job->arrived_ns, ms * NSEC_PER_MSEC);
+	job->stream = map_flag(&map, "stream");
+	job->progress = map_flag(&map, "progress");
 	if (!urd_mp_find(&map, "traceparent", &v) && !urd_mp_str(&v, &s) &&
 	    s.len < sizeof(job->trace)) {
 		memcpy(job->trace, s.p, s.len);
@@ -107,21 +117,27 @@ static void conn_submit(struct urd_conn *conn, struct urd_job *job)
 	}
 }
 
+/* urd.cancel [msgid] and urd.credit [msgid, n] */
 static void conn_notified(struct urd_conn *conn, const struct urd_msg *msg)
 {
 	struct urd_mp m = { msg->params.p, msg->params.p + msg->params.len };
+	bool cancel = urd_span_is(msg->method, "urd.cancel");
+	bool credit = urd_span_is(msg->method, "urd.credit");
 	struct urd_job *job;
-	u64 msgid;
+	u64 msgid, more = 0;
 	u32 n;
 
-	if (!urd_span_is(msg->method, "urd.cancel") || urd_mp_array(&m, &n) || n != 1 ||
-	    urd_mp_uint(&m, &msgid))
+	if ((!cancel && !credit) || urd_mp_array(&m, &n) || n != (cancel ? 1 : 2) ||
+	    urd_mp_uint(&m, &msgid) || (credit && urd_mp_uint(&m, &more)))
 		return;
 	urd_list_for_each(job, &conn->jobs, caller) {
-		if (job->caller_msgid == msgid) {
+		if (job->caller_msgid != msgid)
+			continue;
+		if (cancel)
 			urd_job_cancel(conn->front->core, job);
-			return;
-		}
+		else
+			urd_job_grant(job, (u32)urd_min(more, (u64)UINT32_MAX));
+		return;
 	}
 }
 
@@ -173,10 +189,10 @@ static void pack_result(struct urd_conn *conn, struct urd_job *job)
 {
 	u8 *end = job->body + job->body_len;
 
-	job->body = urd_rpc_put_response(job->body, job->body_len, job->caller_msgid,
-					 conn->in.dialect != URD_DIALECT_PLAIN);
-	urd_assert(job->body >= job->res.p);
-	job->body_len = (u32)(end - job->body);
+	job->item.p = urd_rpc_put_response(job->body, job->body_len, job->caller_msgid,
+					   conn->in.dialect != URD_DIALECT_PLAIN);
+	urd_assert(job->item.p >= job->res.p);
+	job->item.len = (u32)(end - job->item.p);
 }
 
 /* Replace job->res by a packed error; without memory for it, by a short one. */
@@ -197,9 +213,9 @@ static void pack_error(struct urd_conn *conn, struct urd_job *job, const struct 
 		urd_arena_put(&core->arena, &job->res);
 		job->res = buf;
 	}
-	job->body = urd_rpc_put_response(out.p, out.len, job->caller_msgid,
-					 conn->in.dialect != URD_DIALECT_PLAIN);
-	job->body_len = (u32)(out.p + out.len - job->body);
+	job->item.p = urd_rpc_put_response(out.p, out.len, job->caller_msgid,
+					   conn->in.dialect != URD_DIALECT_PLAIN);
+	job->item.len = (u32)(out.p + out.len - job->item.p);
 }
 
 void conn_pack(struct urd_conn *conn, struct urd_job *job)
@@ -229,4 +245,38 @@ void conn_pack(struct urd_conn *conn, struct urd_job *job)
 		fail.detail = job->error;
 	}
 	pack_error(conn, job, &fail);
+}
+
+/* [2, "urd.progress", [msgid, value]], in a block of its own */
+static int pack_progress(struct urd_conn *conn, struct urd_chunk *chunk)
+{
+	static const u8 head[] = "\x93\x02\xac" "urd.progress" "\x92\xce";
+	u32 fixed = sizeof(head) - 1, len = fixed + 4 + chunk->len;
+	bool framed = conn->in.dialect != URD_DIALECT_PLAIN;
+	struct urd_buf buf;
+	u8 *p;
+
+	if (urd_arena_get(&conn->front->core->arena, URD_FRAME_HEADER + len, &buf))
+		return -ENOMEM;
+	p = buf.p + URD_FRAME_HEADER;
+	put_be32(buf.p, len);
+	memcpy(p, head, fixed);
+	put_be32(p + fixed, chunk->job->caller_msgid);
+	memcpy(p + fixed + 4, chunk->data, chunk->len);
+	urd_arena_put(&conn->front->core->arena, &chunk->buf);
+	chunk->buf = buf;
+	chunk->item.p = framed ? buf.p : p;
+	chunk->item.len = len + (framed ? URD_FRAME_HEADER : 0);
+	return 0;
+}
+
+int conn_pack_chunk(struct urd_conn *conn, struct urd_chunk *chunk)
+{
+	if (chunk->kind == URD_CHUNK_PROGRESS)
+		return pack_progress(conn, chunk);
+	chunk->item.p = urd_rpc_put_chunk(chunk->data, chunk->len, chunk->job->caller_msgid,
+					  conn->in.dialect != URD_DIALECT_PLAIN);
+	urd_assert(chunk->item.p >= chunk->buf.p);
+	chunk->item.len = (u32)(chunk->data + chunk->len - chunk->item.p);
+	return 0;
 }

@@ -62,6 +62,17 @@ void host_answer(struct urd *urd, struct urd_job *job)
 	urd_job_release(&urd->core, job, URD_HOLD_CALLER);
 }
 
+void host_chunk(struct urd *urd, struct urd_chunk *chunk)
+{
+	struct urd_request *rq = chunk->job->owner;
+
+	if (chunk->kind == URD_CHUNK_DATA && rq && rq->call.chunk) {
+		rq->call.chunk(chunk->data, chunk->len, rq->arg);
+		urd_job_grant(chunk->job, 1);
+	}
+	urd_chunk_put(&urd->core, chunk);
+}
+
 /* ---- in ---- */
 
 /* A request that gets no job is answered all the same. */
@@ -105,6 +116,7 @@ void host_take(struct urd *urd, struct urd_request *rq)
 	job->params_len = (u32)call->params_len;
 	job->origin = URD_ORIGIN_CALL;
 	job->owner = rq;
+	job->stream = call->chunk != NULL;
 	if (call->traceparent)
 		snprintf(job->trace, sizeof(job->trace), "%s", call->traceparent);
 	if (call->deadline_ns && call->deadline_ns != URD_OFF)

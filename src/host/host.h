@@ -99,6 +99,8 @@ bool host_turn(struct urd *urd, u64 until_ns);
 void host_drain(struct urd *urd, u64 timeout_ns);
 /** host_answer - a job of this process has its answer */
 void host_answer(struct urd *urd, struct urd_job *job);
+/** host_chunk - a chunk for a job of this process */
+void host_chunk(struct urd *urd, struct urd_chunk *chunk);
 /** host_take - make a job of a request */
 void host_take(struct urd *urd, struct urd_request *rq);
 /** host_doorbell - other threads have left something */

@@ -49,6 +49,16 @@ static void loop_pass_on(struct urd *urd)
 {
 	struct urd_list *n;
 
+	/* chunks first: they were there before the end of their stream */
+	while (!urd_list_empty(&urd->core.chunks)) {
+		struct urd_chunk *chunk =
+			urd_list_first(&urd->core.chunks, struct urd_chunk, node);
+
+		if (chunk->job->origin == URD_ORIGIN_CONN)
+			urd_front_chunk(&urd->front, chunk);
+		else
+			host_chunk(urd, chunk);
+	}
 	while ((n = urd_list_pop(&urd->core.done))) {
 		struct urd_job *job = urd_list_entry(n, struct urd_job, done);
 

@@ -11,6 +11,8 @@
 
 /* Longest text about a failure that a caller is told, in bytes. */
 #define DETAIL_MAX 4096
+/* Chunks of one stream that may be on their way; more would be no window any more. */
+#define STREAM_CREDIT_MAX 1024u
 
 struct urd_job *urd_job_get(struct urd_core *core)
 {
@@ -34,6 +36,7 @@ struct urd_job *urd_job_get(struct urd_core *core)
 	job->sent = 0;
 	job->meta_len = 0;
 	memset(&job->res, 0, offsetof(struct urd_job, spare) - offsetof(struct urd_job, res));
+	urd_list_init(&job->item.node);
 	core->jobs_out++;
 	return job;
 }
@@ -45,6 +48,7 @@ void urd_job_release(struct urd_core *core, struct urd_job *job, u8 hold)
 	if (job->holds)
 		return;
 	urd_assert(urd_list_empty(&job->node) && urd_list_empty(&job->caller));
+	urd_assert(urd_list_empty(&job->item.node));
 	urd_assert(urd_list_empty(&job->done) && !urd_timer_is_set(&job->due));
 	urd_assert(!job->slot);
 	urd_arena_put(&core->arena, &job->req);
@@ -53,6 +57,43 @@ void urd_job_release(struct urd_core *core, struct urd_job *job, u8 hold)
 	core->jobs_out--;
 	/* the one just used is the next one taken: it is in the cache */
 	urd_list_push_front(&core->jobs_free, &job->node);
+}
+
+struct urd_chunk *urd_chunk_get(struct urd_core *core, struct urd_job *job,
+				enum urd_chunk_kind kind)
+{
+	struct urd_list *n = urd_list_pop(&core->chunks_free);
+	struct urd_chunk *chunk;
+
+	if (!n)
+		return NULL;
+	chunk = urd_list_entry(n, struct urd_chunk, node);
+	urd_list_init(&chunk->item.node);
+	chunk->item.is_chunk = true;
+	chunk->job = job;
+	chunk->kind = kind;
+	chunk->buf = (struct urd_buf){ 0 };
+	urd_list_push(&core->chunks, &chunk->node);
+	return chunk;
+}
+
+void urd_chunk_put(struct urd_core *core, struct urd_chunk *chunk)
+{
+	urd_assert(urd_list_empty(&chunk->item.node));
+	urd_list_del(&chunk->node);
+	urd_arena_put(&core->arena, &chunk->buf);
+	urd_list_push_front(&core->chunks_free, &chunk->node);
+}
+
+void urd_job_grant(struct urd_job *job, u32 n)
+{
+	if (job->answered || !job->stream || !job->slot || job->credit >= STREAM_CREDIT_MAX)
+		return;
+	n = urd_min(n, STREAM_CREDIT_MAX - job->credit);
+	job->credit += n;
+	job->credit_due += n;
+	job->gap_ns = job->pool->core->now_ns;
+	urd_slot_tell(job->slot);
 }
 
 /* By how an outcome usually comes about. */

@@ -87,6 +87,7 @@ static void act_spawn(struct urd_slot *slot)
 	slot->rss_ready = 0;
 	slot->can_cancel = false;
 	slot->can_meta = false;
+	slot->can_stream = false;
 	slot->concurrency = 1;
 	slot->exit_text[0] = 0;
 	slot->pool->stats.spawns++;
@@ -137,6 +138,10 @@ static void act_send_req(struct urd_slot *slot, struct urd_job *job)
 	job->attempt++;
 	job->overdue = false;
 	job->early = false;
+	job->tell_cancel = false;
+	job->credit = job->stream && slot->can_stream ? URD_STREAM_CREDIT : 0;
+	job->credit_due = 0;
+	job->gap_ns = core->now_ns;
 	job->frame = NULL;
 	job->sent = 0;
 	job->msgid = ++core->msgid;
@@ -255,8 +260,10 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		act_deadline(slot, acts);
 	if (acts & SACT(SEND_REQ))
 		act_send_req(slot, what->job);
-	if (acts & SACT(SEND_CANCEL))
-		slot_send_cancel(slot, what->job);
+	if (acts & SACT(SEND_CANCEL)) {
+		what->job->tell_cancel = true;
+		urd_slot_tell(slot);
+	}
 	if (acts & SACT(CLOSE_TASK))
 		urd_child_end_input(&slot->child);
 	if (acts & SACT(SIG_TERM))
@@ -415,7 +422,7 @@ void urd_slot_cancel(struct urd_slot *slot, struct urd_job *job, enum urd_gone g
 	if (gone == URD_GONE_IGNORE)
 		return;
 	slot->asked = true;
-	if (slot_can_tell(slot)) {
+	if (slot->can_cancel) {
 		slot_step(slot, SEV_CANCEL, &what);
 	} else if (gone == URD_GONE_KILL) {
 		slot_because(slot, URD_WHY_CANCELLED);

@@ -79,7 +79,7 @@ struct urd_lines {
  * @broken: a stream ended; nothing more is given to it
  * @asked: somebody but itself wanted it to leave
  * @parsing: the bytes of its task stream are being looked at
- * @can_cancel, @can_meta: features of its ready message
+ * @can_cancel, @can_meta, @can_stream: features of its ready message
  * @concurrency: requests that it takes at once
  * @jobs: with the worker, oldest first
  * @writing: job whose bytes are going out
@@ -114,6 +114,7 @@ struct urd_slot {
 	bool parsing;
 	bool can_cancel;
 	bool can_meta;
+	bool can_stream;
 	u32 concurrency;
 	u32 jobs_nr;
 	u32 overdue_nr;
@@ -143,7 +144,7 @@ struct urd_slot {
 	struct urd_lines err;
 	struct iovec iov[2];
 	struct iovec iov_ctl;
-	u8 ctl_buf[64];
+	u8 ctl_buf[512];
 	char exit_text[96];
 };
 
@@ -180,6 +181,9 @@ void urd_slot_kill(struct urd_slot *slot, enum urd_why why);
  * @gone: what to do about it
  */
 void urd_slot_cancel(struct urd_slot *slot, struct urd_job *job, enum urd_gone gone);
+
+/** urd_slot_tell - send what its jobs have for the control channel, if it is free */
+void urd_slot_tell(struct urd_slot *slot);
 
 /** urd_slot_spawned - the spawner's answer */
 void urd_slot_spawned(struct urd_slot *slot, const struct urd_spawned *res);

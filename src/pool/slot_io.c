@@ -30,6 +30,19 @@ static u64 slot_beat_due(const struct urd_slot *slot)
 	return urd_ns_add(slot->beat_ns, slot->pool->conf.heartbeat_timeout_ns);
 }
 
+/*
+ * When a request is overdue. A stream also when its next chunk does not come,
+ * but only if the worker may send one: else it is the caller who is slow.
+ */
+static u64 slot_job_due(const struct urd_slot *slot, const struct urd_job *job)
+{
+	u64 gap = slot->pool->conf.stream_gap_ns;
+
+	if (!job->credit)
+		return job->exec_due_ns;
+	return urd_min(job->exec_due_ns, urd_ns_add(job->gap_ns, gap));
+}
+
 /* The earliest of the deadlines that the task read guards. */
 static u64 slot_task_due(const struct urd_slot *slot)
 {
@@ -39,11 +52,11 @@ static u64 slot_task_due(const struct urd_slot *slot)
 
 	urd_list_for_each(job, &slot->jobs, node)
 		if (!job->overdue)
-			due = urd_min(due, job->exec_due_ns);
+			due = urd_min(due, slot_job_due(slot, job));
 	return urd_min(due, slot_beat_due(slot));
 }
 
-static void slot_starve(struct urd_slot *slot)
+void slot_starve(struct urd_slot *slot)
 {
 	if (urd_list_empty(&slot->hungry))
 		urd_list_push(&slot->core->starved, &slot->hungry);
@@ -147,18 +160,35 @@ void slot_write_next(struct urd_slot *slot)
 		     URD_NEVER);
 }
 
-void slot_send_cancel(struct urd_slot *slot, const struct urd_job *job)
+void urd_slot_tell(struct urd_slot *slot)
 {
-	urd_assert(slot_op_idle(slot, SLOT_OP_CTL_WR));
-	slot->iov_ctl.iov_base = slot->ctl_buf;
-	slot->iov_ctl.iov_len = slot_pack_cancel(slot, job->msgid);
+	u32 len;
+
+	if (slot->broken || !slot_op_idle(slot, SLOT_OP_CTL_WR))
+		return; /* later: when what is being written has gone out */
+	len = slot_pack_control(slot);
+	if (!len)
+		return;
+	slot->iov_ctl = (struct iovec){ slot->ctl_buf, len };
 	urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
 		     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, URD_NEVER);
 }
 
-bool slot_can_tell(const struct urd_slot *slot)
+static void slot_told(struct urd_slot *slot, s32 res)
 {
-	return slot->can_cancel && slot_op_idle(slot, SLOT_OP_CTL_WR);
+	u32 len = (u32)slot->iov_ctl.iov_len;
+
+	if (res <= 0)
+		return; /* the grace deadline, or the end of another stream, takes care */
+	if ((u32)res < len) {
+		slot->iov_ctl.iov_base = (u8 *)slot->iov_ctl.iov_base + res;
+		slot->iov_ctl.iov_len = len - (u32)res;
+		urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
+			     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1,
+			     URD_NEVER);
+		return;
+	}
+	urd_slot_tell(slot);
 }
 
 /* ---- what happened ---- */
@@ -185,14 +215,14 @@ static void slot_check_jobs(struct urd_slot *slot)
 
 		if (slot->state < SLOT_BUSY || slot->state > SLOT_RETIRING)
 			return;
-		if (job->overdue || job->exec_due_ns > now)
+		if (job->overdue || slot_job_due(slot, job) > now)
 			continue;
 		if (job->early) {
 			slot_bad(slot, "it answered a request and does not read the rest of it");
 			return;
 		}
 		slot->asked = true;
-		if (slot->state != SLOT_RETIRING && slot_can_tell(slot)) {
+		if (slot->state != SLOT_RETIRING && slot->can_cancel) {
 			slot_step(slot, SEV_EXEC_DUE, &what);
 		} else {
 			slot_because(slot, URD_WHY_EXEC_TIMEOUT);
@@ -291,6 +321,7 @@ static void slot_task_written(struct urd_slot *slot, s32 res)
 		slot_settled(slot);
 	}
 	slot_write_next(slot);
+	urd_slot_tell(slot); /* a cancel waits until the request is there wholly */
 }
 
 static void slot_output(struct urd_slot *slot, enum urd_slot_op op, s32 res)
@@ -417,7 +448,8 @@ void urd_slot_complete(struct urd_slot *slot, const struct urd_done *done)
 		slot_control_read(slot, done->res);
 		break;
 	case SLOT_OP_CTL_WR:
-		break; /* if it did not go out, the grace deadline takes care */
+		slot_told(slot, done->res);
+		break;
 	case SLOT_OP_OUT:
 	case SLOT_OP_ERR:
 		slot_output(slot, done->op->sub, done->res);

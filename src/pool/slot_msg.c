@@ -18,15 +18,20 @@ static u32 job_pack_meta(struct urd_job *job, u64 now_ns)
 	struct urd_out out = { .p = job->meta, .cap = sizeof(job->meta) };
 	u64 left_ms = (job->exec_due_ns - now_ns) / NSEC_PER_MSEC;
 	bool timed = job->exec_due_ns != URD_NEVER;
+	bool stream = job->credit > 0;
 	msgpack_packer pk;
 
 	msgpack_packer_init(&pk, &out, urd_out_write);
-	msgpack_pack_map(&pk, 1u + timed + (job->trace[0] != 0));
+	msgpack_pack_map(&pk, 1u + timed + stream + (job->trace[0] != 0));
 	msgpack_pack_str_with_body(&pk, "attempt", 7);
 	msgpack_pack_uint8(&pk, job->attempt);
 	if (timed) {
 		msgpack_pack_str_with_body(&pk, "deadline_ms", 11);
 		msgpack_pack_uint64(&pk, left_ms);
+	}
+	if (stream) {
+		msgpack_pack_str_with_body(&pk, "stream", 6);
+		msgpack_pack_true(&pk);
 	}
 	if (job->trace[0]) {
 		msgpack_pack_str_with_body(&pk, "traceparent", 11);
@@ -47,21 +52,42 @@ void slot_begin(struct urd_slot *slot, struct urd_job *job)
 	job->method.p = job->params - job->method.len;
 }
 
-u32 slot_pack_cancel(struct urd_slot *slot, u32 msgid)
+/* One control message about a request, framed. Returns false if it does not fit. */
+static bool pack_control(struct urd_out *out, const char *method, const struct urd_job *job, u32 n)
 {
-	struct urd_out out = { .p = slot->ctl_buf + URD_FRAME_HEADER,
-			       .cap = sizeof(slot->ctl_buf) - URD_FRAME_HEADER };
+	u32 at = out->len;
 	msgpack_packer pk;
 
-	msgpack_packer_init(&pk, &out, urd_out_write);
+	if (out->cap - at < 64)
+		return false;
+	out->len += URD_FRAME_HEADER;
+	msgpack_packer_init(&pk, out, urd_out_write);
 	msgpack_pack_array(&pk, 3);
 	msgpack_pack_uint8(&pk, URD_TAG_NOTIFY);
-	msgpack_pack_str_with_body(&pk, "control.cancel", 14);
-	msgpack_pack_array(&pk, 1);
-	msgpack_pack_uint32(&pk, msgid);
-	urd_assert(!out.full);
-	put_be32(slot->ctl_buf, out.len);
-	return URD_FRAME_HEADER + out.len;
+	msgpack_pack_str_with_body(&pk, method, strlen(method));
+	msgpack_pack_array(&pk, n ? 2 : 1);
+	msgpack_pack_uint32(&pk, job->msgid);
+	if (n)
+		msgpack_pack_uint32(&pk, n);
+	urd_assert(!out->full);
+	put_be32(out->p + at, out->len - at - URD_FRAME_HEADER);
+	return true;
+}
+
+u32 slot_pack_control(struct urd_slot *slot)
+{
+	struct urd_out out = { .p = slot->ctl_buf, .cap = sizeof(slot->ctl_buf) };
+	struct urd_job *job;
+
+	urd_list_for_each(job, &slot->jobs, node) {
+		if (!job->frame || job == slot->writing)
+			continue; /* it must know of the request first */
+		if (job->tell_cancel && pack_control(&out, "control.cancel", job, 0))
+			job->tell_cancel = false;
+		if (job->credit_due && pack_control(&out, "control.credit", job, job->credit_due))
+			job->credit_due = 0;
+	}
+	return out.len;
 }
 
 /* ---- in: the task stream ---- */
@@ -105,6 +131,41 @@ static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct
 	slot_settled(slot);
 }
 
+/* Give something to a job's caller ahead of the answer. Takes over f->buf. */
+static bool slot_pass(struct urd_slot *slot, struct urd_job *job, enum urd_chunk_kind kind,
+		      struct urd_frame *f, struct urd_span data)
+{
+	struct urd_chunk *chunk = urd_chunk_get(slot->core, job, kind);
+
+	if (!chunk)
+		return false;
+	chunk->buf = f->buf;
+	f->buf.p = NULL;
+	chunk->data = f->p + (data.p - f->p);
+	chunk->len = data.len;
+	return true;
+}
+
+static void slot_chunk(struct urd_slot *slot, struct urd_frame *f, const struct urd_msg *msg)
+{
+	struct urd_job *job = slot_job(slot, msg->msgid);
+
+	slot->beat_ns = slot->core->now_ns;
+	if (job && job->overdue) {
+		slot->pool->stats.late++;
+		return;
+	}
+	if (!job || !job->credit) {
+		slot_bad(slot, job ? "a chunk for which it had no credit" :
+				     "a chunk of no request of its own");
+		return;
+	}
+	job->credit--;
+	job->gap_ns = slot->core->now_ns;
+	/* slot_task_frames() has made sure that there is one free */
+	urd_assert(slot_pass(slot, job, URD_CHUNK_DATA, f, msg->params));
+}
+
 static void slot_task_frame(struct urd_slot *slot, struct urd_frame *f)
 {
 	struct urd_msg msg;
@@ -127,7 +188,7 @@ static void slot_task_frame(struct urd_slot *slot, struct urd_frame *f)
 		slot_bad(slot, "a request where an answer belongs");
 		break;
 	case URD_TAG_CHUNK:
-		slot_bad(slot, "a chunk nobody asked for");
+		slot_chunk(slot, f, &msg);
 		break;
 	}
 }
@@ -139,6 +200,10 @@ void slot_task_frames(struct urd_slot *slot)
 
 	slot->parsing = true;
 	while (slot->state >= SLOT_BUSY && slot->state < SLOT_TERMING) {
+		if (slot->can_stream && urd_list_empty(&slot->core->chunks_free)) {
+			slot_starve(slot); /* the frame may be a chunk */
+			break;
+		}
 		ret = urd_inbox_next(&slot->task, &f);
 		if (ret != 1)
 			break;
@@ -168,6 +233,7 @@ static void slot_features(struct urd_slot *slot, struct urd_mp m)
 	while (n-- && !urd_mp_str(&m, &s)) {
 		slot->can_meta |= urd_span_is(s, "meta");
 		slot->can_cancel |= urd_span_is(s, "cancel");
+		slot->can_stream |= urd_span_is(s, "stream");
 	}
 }
 
@@ -222,7 +288,24 @@ static void slot_ready(struct urd_slot *slot, struct urd_span params)
 		(unsigned long long)((slot->core->now_ns - slot->born_ns) / NSEC_PER_MSEC));
 }
 
-static void slot_control_frame(struct urd_slot *slot, const struct urd_frame *f)
+/* [msgid, value]: how far a request has come, for whoever asked to hear of it */
+static void slot_progress(struct urd_slot *slot, struct urd_frame *f, struct urd_span params)
+{
+	struct urd_mp m = { params.p, params.p + params.len };
+	struct urd_span value;
+	struct urd_job *job;
+	u64 msgid;
+	u32 n;
+
+	slot->beat_ns = slot->core->now_ns;
+	if (urd_mp_array(&m, &n) || n != 2 || urd_mp_uint(&m, &msgid) || urd_mp_value(&m, &value))
+		return;
+	job = msgid <= UINT32_MAX ? slot_job(slot, (u32)msgid) : NULL;
+	if (job && job->progress && !job->overdue)
+		(void)slot_pass(slot, job, URD_CHUNK_PROGRESS, f, value); /* or is lost */
+}
+
+static void slot_control_frame(struct urd_slot *slot, struct urd_frame *f)
 {
 	struct urd_msg msg;
 	int ret = urd_rpc_parse(f->p, f->len, &msg);
@@ -238,6 +321,8 @@ static void slot_control_frame(struct urd_slot *slot, const struct urd_frame *f)
 			urd_pool_leave(slot, URD_WHY_ASKED);
 	} else if (urd_span_is(msg.method, "control.heartbeat")) {
 		slot->beat_ns = slot->core->now_ns;
+	} else if (urd_span_is(msg.method, "control.progress")) {
+		slot_progress(slot, f, msg.params);
 	}
 	/* what a later version may say is read and dropped */
 }

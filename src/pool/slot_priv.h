@@ -65,6 +65,9 @@ void slot_open(struct urd_slot *slot);
  */
 void slot_arm_task(struct urd_slot *slot);
 
+/** slot_starve - go on when there is memory or a chunk again */
+void slot_starve(struct urd_slot *slot);
+
 /** slot_arm_control - read the control channel */
 void slot_arm_control(struct urd_slot *slot);
 
@@ -74,17 +77,11 @@ void slot_arm_guard(struct urd_slot *slot);
 /** slot_close_streams - the process has ended: nothing is to stay in flight */
 void slot_close_streams(struct urd_slot *slot);
 
-/** slot_send_cancel - tell the worker that nobody waits for a job */
-void slot_send_cancel(struct urd_slot *slot, const struct urd_job *job);
-
 /** slot_begin - put a job's bytes in the form that this worker reads */
 void slot_begin(struct urd_slot *slot, struct urd_job *job);
 
-/** slot_pack_cancel - a cancel message in slot->ctl_buf; Return: its length */
-u32 slot_pack_cancel(struct urd_slot *slot, u32 msgid);
-
-/** slot_can_tell - does it know cancel, and is its control channel free? */
-bool slot_can_tell(const struct urd_slot *slot);
+/** slot_pack_control - what jobs have to tell, in slot->ctl_buf; Return: bytes */
+u32 slot_pack_control(struct urd_slot *slot);
 
 /** slot_task_frames - hand out what has arrived on the task stream */
 void slot_task_frames(struct urd_slot *slot);
