@@ -31,7 +31,7 @@ sys.path.insert(0, os.path.join(TOP, "src", "sdk", "python"))
 from urd_client import AppError, Client, UrdError  # noqa: E402
 
 LOAD_SECONDS = 4
-PATIENCE = 15
+PATIENCE = 30
 FAMILY = 6  # urd and the workers of scripts/demo/urd.conf
 TEXT = re.compile(r"\.(c|h|py|php|mjs|md|txt|in|conf)$|(^|/)(Makefile|LICENSE|install-deps)$")
 
@@ -291,15 +291,16 @@ def show_load(urd, texts):
         cut = [1000 * percentile(ms, q) for q in (0.5, 0.9, 0.99, 1)]
         say("%-17s %-7s %6d %9d %8.2f %8.2f %8.2f %8.2f" % (
             method, language, len(jobs), len(ms), *cut))
-    say("Every answer was right.  The times are those of the work; what urd adds is far less:")
+    say("Every answer was right.  The times are those of the work, and of waiting for a worker")
+    say("and a CPU.  A worker that does next to nothing, asked 1000 times, one after the other:")
     with urd.client() as client:
         ms = []
-        for i in range(1000):
+        for _ in range(1000):
             begin = time.perf_counter()
-            claim(client.call("urd.ping", i) == i, "urd.ping gave something else")
+            client.call("words/whoami", {"seconds": 0})
             ms.append(1000 * (time.perf_counter() - begin))
     ms.sort()
-    say("urd.ping, answered by urd itself, 1000 times: p50 %.3f ms, p99 %.3f ms"
+    say("words/whoami: p50 %.3f ms, p99 %.3f ms, Python at both ends included"
         % (percentile(ms, 0.5), percentile(ms, 0.99)))
 
 
@@ -354,12 +355,12 @@ def show_murder(urd, texts, threads):
 def show_errors(urd, threads):
     title("A request that never ends, one that fails, and one to nowhere")
     with urd.client() as client:
-        say("highlight/endless, in a pool with exec_timeout = \"1s\":")
+        say("highlight/endless, in a pool with exec_timeout = \"2s\":")
         begin = time.monotonic()
         error = expect_error(threads.submit(client.call, "highlight/endless"),
                              "EXEC_TIMEOUT", "maybe")
         took = time.monotonic() - begin
-        claim(0.9 < took < 5, "the limit of one second was not kept", took)
+        claim(1.9 < took < 10, "the limit of two seconds was not kept", took)
         pid = int(re.search(r"pid (\d+)", error.detail).group(1))
         urd.wait_for("replacement of the hung worker",
                      lambda: pid not in (f := urd.family()) and len(f) == FAMILY)

@@ -197,12 +197,14 @@ struct urd_pool_conf {
  * @mode: permission bits of a Unix socket; 0 means 0660
  * @uid: owner of a Unix socket, (uid_t)-1 leaves it
  * @gid: group of a Unix socket, (gid_t)-1 leaves it
+ * @admin: the methods of docs/admin.md are there too; a Unix socket, mode 0600 unless set
  */
 struct urd_listen_conf {
 	const char *address;
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
+	bool admin;
 };
 
 /** enum urd_log_level - how much to tell */
@@ -225,6 +227,7 @@ enum urd_log_format { URD_LOG_TEXT, URD_LOG_JSON };
  * @log_format: how
  * @log_fd: where to, -1 for nowhere
  * @log_line_max: longest line of a worker's output that is logged whole, bytes
+ * @drain_timeout_ns: time of a drain that an admin asks for without naming one
  */
 struct urd_conf {
 	const struct urd_pool_conf *pools;
@@ -239,6 +242,7 @@ struct urd_conf {
 	enum urd_log_format log_format;
 	int log_fd;
 	uint32_t log_line_max;
+	uint64_t drain_timeout_ns;
 };
 
 /* clang-format off */
@@ -252,6 +256,7 @@ struct urd_conf {
 		.log_format = URD_LOG_TEXT,                                    \
 		.log_fd = 2,                                                   \
 		.log_line_max = 16384,                                         \
+		.drain_timeout_ns = 30 * URD_SEC,                              \
 	}
 /* clang-format on */
 
@@ -382,6 +387,32 @@ int urd_turn(struct urd *urd, uint64_t timeout_ns);
  * Return: 0.
  */
 int urd_drain(struct urd *urd, uint64_t timeout_ns);
+
+/**
+ * urd_scale - set the number of workers of a pool
+ * @urd: the instance
+ * @pool: name, or NULL for the default pool
+ * @n: at least 1; more than max_workers counts as max_workers
+ *
+ * It is the pool's new min_workers. Workers above it leave once they are idle.
+ *
+ * Context: only the thread that turns the ring; it does so afterwards.
+ * Return: the number set; -EINVAL (@n is 0), -ENOENT (no such pool), -EPERM (wrong
+ * thread), -ESHUTDOWN.
+ */
+int urd_scale(struct urd *urd, const char *pool, uint32_t n);
+
+/**
+ * urd_reload - replace workers one after the other
+ * @urd: the instance
+ * @pool: name, or NULL for all pools
+ *
+ * No request is lost, and as long as new workers do not start, the old ones stay.
+ *
+ * Context: as urd_scale().
+ * Return: number of workers to be replaced; -ENOENT, -EPERM, -ESHUTDOWN.
+ */
+int urd_reload(struct urd *urd, const char *pool);
 
 /** urd_close - drain at once if not drained, and free; NULL is fine */
 void urd_close(struct urd *urd);

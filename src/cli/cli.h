@@ -63,5 +63,12 @@ bool urd_cli_flush(void);
 int urd_cmd_run(int argc, char **argv);
 int urd_cmd_call(int argc, char **argv);
 int urd_cmd_probe(int argc, char **argv);
+int urd_cmd_status(int argc, char **argv);
+int urd_cmd_workers(int argc, char **argv);
+int urd_cmd_scale(int argc, char **argv);
+int urd_cmd_reload(int argc, char **argv);
+int urd_cmd_recycle(int argc, char **argv);
+int urd_cmd_kill(int argc, char **argv);
+int urd_cmd_drain(int argc, char **argv);
 
 #endif /* URD_CLI_H */

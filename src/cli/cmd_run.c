@@ -15,10 +15,14 @@
 #include "cli/config.h"
 #include "cli/config_value.h"
 #include "host/host.h"
+#include "pool/slot.h"
 #include "ring/probe.h"
+#include "ring/reaper.h"
 
 /* Options that one command line may set. */
 #define SETS_MAX 1024
+/* Strangers that are collected before the ring gets its turn. */
+#define REAP_MAX 256
 
 static const char usage[] =
 	"usage: urd run [-c FILE] [-o KEY=VALUE]... [-- COMMAND [ARG]...]\n"
@@ -33,8 +37,10 @@ static const char usage[] =
 	"  -h, --help            print this\n"
 	"\n"
 	"SIGTERM, SIGINT, SIGQUIT: take nothing new, finish what runs, stop; a second\n"
-	"one: at once.  Exit status: 0 stopped; 1 failed; 2 wrong usage or\n"
-	"configuration; 69 this system cannot run urd (\"urd probe\" tells more).\n";
+	"one: at once.  SIGHUP: replace all workers, one after the other.\n"
+	"\n"
+	"Exit status: 0 stopped; 1 failed; 2 wrong usage or configuration; 69 this\n"
+	"system cannot run urd (\"urd probe\" tells more).\n";
 
 struct daemon {
 	struct urd *urd;
@@ -78,7 +84,7 @@ static void signals_block(void)
 
 static int signals_open(void)
 {
-	static const int ours[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 };
+	static const int ours[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD };
 	sigset_t set;
 	int fd;
 
@@ -106,17 +112,53 @@ static void stop_begin(struct daemon *d, int sig)
 	}
 }
 
+static bool is_worker(pid_t pid, void *arg)
+{
+	const struct urd_core *core = arg;
+
+	for (u32 i = 0; i < core->slots_nr; i++)
+		if (core->slots[i].child.pid == pid)
+			return true;
+	return false;
+}
+
+/* Processes that workers left behind have ended. */
+static void children_reap(struct daemon *d)
+{
+	u32 n = urd_reaper_collect(is_worker, &d->urd->core, REAP_MAX);
+
+	if (n)
+		pr_debug(d->urd->log, NULL, "collected strangers n=%u", n);
+	if (n == REAP_MAX)
+		(void)kill(getpid(), SIGCHLD); /* the rest next time */
+}
+
+static void reload_begin(struct daemon *d)
+{
+	int ret = urd_reload(d->urd, NULL);
+
+	if (ret == -ESHUTDOWN)
+		pr_info(d->urd->log, NULL, "no reload any more, urd is stopping");
+	else
+		pr_info(d->urd->log, NULL, "reload begun workers=%d", ret);
+}
+
 static void signal_arrived(int fd, void *arg)
 {
 	struct daemon *d = arg;
 	struct signalfd_siginfo info;
+	bool reap = false;
 
 	while (read(fd, &info, sizeof(info)) == sizeof(info)) {
-		if (info.ssi_signo == SIGHUP)
-			pr_warn(d->urd->log, NULL, "reload is not available, restart urd instead");
+		if (info.ssi_signo == SIGCHLD)
+			reap = true;
+		else if (info.ssi_signo == SIGHUP)
+			reload_begin(d);
 		else if (info.ssi_signo != SIGUSR1)
 			stop_begin(d, (int)info.ssi_signo);
 	}
+	if (reap)
+		children_reap(d);
 }
 
 /* --- the daemon ------------------------------------------------------------------------ */
@@ -131,7 +173,8 @@ static void ready_tell(const struct daemon *d)
 	if (!f)
 		return;
 	for (u32 i = 0; i < conf->listen_nr; i++)
-		fprintf(f, "%s%s", i ? "," : "listening on ", conf->listen[i].address);
+		fprintf(f, "%s%s%s", i ? "," : "listening on ", conf->listen[i].address,
+			conf->listen[i].admin ? " (admin)" : "");
 	for (u32 i = 0; i < conf->pools_nr; i++)
 		fprintf(f, "%s%s", i ? "," : " pools=", conf->pools[i].name);
 	if (fclose(f) == 0)
@@ -164,6 +207,9 @@ static int serve(const struct urd_config *config)
 	signals_block();
 	/* writes to workers that died fail with an error instead */
 	signal(SIGPIPE, SIG_IGN);
+	ret = urd_reaper_start();
+	if (ret)
+		fprintf(stderr, "urd run: cannot collect orphans: %s\n", strerror(-ret));
 	fd = signals_open();
 	if (fd < 0) {
 		fprintf(stderr, "urd run: cannot make a signalfd: %s\n", strerror(-fd));

@@ -13,6 +13,7 @@
 
 #include "cli/config_build.h"
 #include "cli/suggest.h"
+#include "ring/spawn.h"
 
 /* Elements that one -o may list. */
 #define OPTION_ITEMS_MAX 1024
@@ -187,6 +188,21 @@ static const char *where_pair(const struct urd_pool_build *p, const char *low, c
 	return l ? l : p->where;
 }
 
+/* Names of users and groups, which only make sense together. */
+static int pool_finish_ids(struct urd_build *b, const struct urd_pool_build *p)
+{
+	struct urd_spawn_spec spec;
+	const char *where;
+	bool group;
+	char why[160];
+
+	if (!urd_spawn_conf(&spec, &p->conf, why, sizeof(why)))
+		return 0;
+	group = !strncmp(why, "group: ", 7);
+	where = p->at[urd_key_index(urd_key_find(URD_SECTION_POOL, group ? "group" : "user"))];
+	return urd_build_fail(b, where ? where : p->where, "%s", why);
+}
+
 static int pool_finish(struct urd_build *b, struct urd_pool_build *p)
 {
 	struct urd_pool_conf *c = &p->conf;
@@ -212,6 +228,35 @@ static int pool_finish(struct urd_build *b, struct urd_pool_build *p)
 			"backoff_min is greater than backoff_max of pool \"%s\", change "
 			"one",
 			c->name);
+	return pool_finish_ids(b, p);
+}
+
+/* The admin's address goes behind the others. */
+static int admin_finish(struct urd_build *b)
+{
+	const char *where = b->at[urd_key_index(urd_key_find(URD_SECTION_ROOT, "admin"))];
+	struct urd_config_values *v = &b->config->values;
+	u32 n = v->conf.listen_nr;
+	struct urd_listen_conf *list;
+
+	v->conf.drain_timeout_ns = v->drain_timeout_ns;
+	if (!v->admin.address)
+		return 0;
+	if (n == URD_LISTEN_MAX)
+		return urd_build_fail(b, where, "with admin there are more than %u addresses, drop one",
+				      URD_LISTEN_MAX);
+	list = urd_build_alloc(b, (n + 1) * sizeof(*list));
+	for (u32 i = 0; i < n; i++) {
+		list[i] = v->conf.listen[i];
+		if (!strcmp(list[i].address, v->admin.address))
+			return urd_build_fail(b, where,
+					      "\"%s\" is an address of listen, choose another "
+					      "path for admin",
+					      v->admin.address);
+	}
+	list[n] = v->admin;
+	v->conf.listen = list;
+	v->conf.listen_nr = n + 1;
 	return 0;
 }
 
@@ -229,7 +274,7 @@ int urd_build_finish(struct urd_build *b)
 	}
 	conf->pools = pools;
 	conf->pools_nr = b->pools_nr;
-	return 0;
+	return admin_finish(b);
 }
 
 static int build_all(struct urd_build *b, const struct urd_config_args *args)

@@ -24,6 +24,9 @@ static const char *const gone_words[] = { "ignore", "notify", "kill", NULL };
 #define SIZE(of, m, lo, hi) \
 	.type = URD_KEY_SIZE, .width = sizeof(((struct of *)NULL)->m), .min = (lo), .max = (hi)
 #define TIME(lo) .type = URD_KEY_DURATION, .min = (lo), .max = INT64_MAX
+#define RLIMIT(n, m, t, lo, hi)                                                  \
+	POOL(n, m), .type = (t), .width = sizeof(u64), .min = (lo), .max = (hi), \
+		    .unlimited_ok = true
 #define WORD(w) .type = URD_KEY_WORD, .words = (w)
 #define KIB (1ull << 10)
 #define MIB (1ull << 20)
@@ -35,6 +38,8 @@ const struct urd_key urd_keys[] = {
 	{ ROOT("listen", conf.listen), .type = URD_KEY_LISTEN, .def = "",
 	  .help = "addresses of listeners: unix:/path?mode=0660&owner=NAME&group=NAME, "
 		  "tcp:host:port" },
+	{ ROOT("admin", admin), .type = URD_KEY_ADMIN, .def = "",
+	  .help = "address for \"urd status\" and the like: unix:/path, mode 0600 unless given" },
 	{ ROOT("memory", conf.memory), SIZE(urd_conf, memory, 1 * MIB, 1024 * GIB), .def = "1GiB",
 	  .help = "bytes that all requests and answers in flight may take together" },
 	{ ROOT("conns_max", conf.conns_max), COUNT(1, 65536), .def = "1024",
@@ -119,6 +124,31 @@ const struct urd_key urd_keys[] = {
 	  .help = "workers that may be away at once for being replaced; 0: a tenth, at least 1" },
 	{ POOL("max_surge", max_surge), COUNT(0, 4096), .def = "1",
 	  .help = "extra workers while others are replaced; 0: the old one leaves first" },
+	{ POOL("user", user), .type = URD_KEY_STRING, .def = "",
+	  .help = "user that workers run as, name or number; urd's own if not set" },
+	{ POOL("group", group), .type = URD_KEY_STRING, .def = "",
+	  .help = "group that workers run as, name or number; the main group of user if not set" },
+	{ POOL("umask", umask), .type = URD_KEY_OCTAL, .max = 0777, .def = "",
+	  .help = "permission bits that new files of workers do not get, as in 0027; urd's own if "
+		  "not set" },
+	{ POOL("nice", nice), .type = URD_KEY_SIGNED, .min = (u64)-20, .max = 19, .def = "",
+	  .help = "niceness of workers, -20 to 19; urd's own if not set" },
+	{ POOL("oom_score_adj", oom_score_adj), .type = URD_KEY_SIGNED, .min = (u64)-1000,
+	  .max = 1000, .def = "",
+	  .help = "who is killed first when memory runs out, -1000 to 1000; 200 above urd's own "
+		  "if not set" },
+	{ POOL("no_new_privs", no_new_privs), .type = URD_KEY_SWITCH, .def = "",
+	  .help = "set-user-ID programs gain nothing in workers; true if user is set, else false" },
+	{ RLIMIT("rlimit_nofile", rlimit_nofile, URD_KEY_COUNT, 16, 1u << 30), .def = "",
+	  .help = "open files of a worker; urd's own before it raised it, if not set" },
+	{ RLIMIT("rlimit_core", rlimit_core, URD_KEY_SIZE, 0, 1024 * GIB), .def = "",
+	  .help = "size of a core dump; urd's own if not set" },
+	{ RLIMIT("rlimit_as", rlimit_as, URD_KEY_SIZE, 1 * MIB, 1ull << 50), .def = "",
+	  .help = "address space of a worker; urd's own if not set" },
+	{ RLIMIT("rlimit_cpu", rlimit_cpu_ns, URD_KEY_DURATION, NSEC_PER_SEC, INT64_MAX), .def = "",
+	  .help = "processor time of a worker, in whole seconds; urd's own if not set" },
+	{ RLIMIT("rlimit_nproc", rlimit_nproc, URD_KEY_COUNT, 1, 1u << 30), .def = "",
+	  .help = "processes that the user may have, all counted; urd's own if not set" },
 };
 
 /* Words of others, and what to write here. */
@@ -155,10 +185,15 @@ static const struct {
 	{ "max-worker-lifetime", "ttl" }, { "lifetime", "ttl" },
 	{ "max_worker_memory", "memory_soft" }, { "max_memory_mb", "memory_soft" },
 	{ "reload-on-rss", "memory_soft" }, { "evil-reload-on-rss", "memory_hard" },
-	{ "limit-as", "memory_hard" }, { "bind", "listen" }, { "socket", "listen" }, { "listeners", "listen" },
+	{ "limit-as", "rlimit_as" },
+	{ "bind", "listen" }, { "socket", "listen" }, { "listeners", "listen" },
 	{ "http-socket", "listen" }, { "address", "listen" },
 	{ "listen.mode", "listen with ?mode=0660" }, { "listen.owner", "listen with ?owner=NAME" },
 	{ "listen.group", "listen with ?group=NAME" }, { "chmod-socket", "listen with ?mode=0660" },
+	{ "uid", "user" }, { "run_as", "user" }, { "gid", "group" },
+	{ "rlimit_files", "rlimit_nofile" }, { "LimitNOFILE", "rlimit_nofile" },
+	{ "limit-nproc", "rlimit_nproc" }, { "process.priority", "nice" },
+	{ "OOMScoreAdjust", "oom_score_adj" }, { "NoNewPrivileges", "no_new_privs" },
 	{ "loglevel", "level in log { }" }, { "log_level", "level in log { }" },
 	{ "logs", "log { }" }, { "pools", "pool \"NAME\" { }" }, { "app", "pool \"NAME\" { }" },
 	{ "server", "pool \"NAME\" { }" }, { "worker", "pool \"NAME\" { }" },

@@ -15,14 +15,18 @@ enum urd_section { URD_SECTION_ROOT, URD_SECTION_LOG, URD_SECTION_POOL, URD_SECT
 
 /** enum urd_key_type - how its value is written */
 enum urd_key_type {
-	URD_KEY_COUNT,	  /* u32 */
+	URD_KEY_COUNT,	  /* u32 or u64, by @width */
 	URD_KEY_SIZE,	  /* u32 or u64, by @width */
 	URD_KEY_DURATION, /* u64 nanoseconds */
+	URD_KEY_SIGNED,	  /* s32; @min and @max are s64 */
+	URD_KEY_OCTAL,	  /* s32, permission bits */
 	URD_KEY_BOOL,	  /* bool */
+	URD_KEY_SWITCH,	  /* s32: 0, 1, or left as it was */
 	URD_KEY_STRING,	  /* const char * */
 	URD_KEY_WORD,	  /* an enum, by @words */
 	URD_KEY_LIST,	  /* const char *const *, NULL-terminated */
 	URD_KEY_LISTEN,	  /* const struct urd_listen_conf * and its count */
+	URD_KEY_ADMIN,	  /* struct urd_listen_conf */
 	URD_KEY_WORKERS,  /* sets min_workers and max_workers */
 };
 
@@ -32,10 +36,11 @@ enum urd_key_type {
  * @section: where
  * @type: how written
  * @offset: of the value in struct urd_config_values or struct urd_pool_conf
- * @width: bytes of a URD_KEY_SIZE value
+ * @width: bytes of a URD_KEY_SIZE or URD_KEY_COUNT value; 0 is as 4
  * @min: smallest value (bytes, nanoseconds, or a count)
  * @max: largest value
  * @off_ok: a duration may be "off"
+ * @unlimited_ok: a u64 may be "unlimited", URD_RLIMIT_NONE
  * @words: of URD_KEY_WORD, in the order of the enum's values
  * @def: the default as one would write it, or "" if there is none
  * @help: one line
@@ -49,6 +54,7 @@ struct urd_key {
 	u64 min;
 	u64 max;
 	bool off_ok;
+	bool unlimited_ok;
 	const char *const *words;
 	const char *def;
 	const char *help;
@@ -58,14 +64,16 @@ struct urd_key {
  * struct urd_config_values - what the sections outside of pools set
  * @conf: for urd_open()
  * @drain_timeout_ns: how long a graceful stop may take
+ * @admin: where admins are listened to, no address if nowhere; the last of conf.listen
  */
 struct urd_config_values {
 	struct urd_conf conf;
 	u64 drain_timeout_ns;
+	struct urd_listen_conf admin;
 };
 
 /** Number of rows of urd_keys at most, for arrays by row. */
-#define URD_KEYS_MAX 48
+#define URD_KEYS_MAX 80
 
 extern const struct urd_key urd_keys[];
 extern const u32 urd_keys_nr;

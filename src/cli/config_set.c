@@ -100,7 +100,8 @@ static void bound_show(const struct urd_key *key, u64 v, char *buf, size_t len)
 		snprintf(buf, len, "%llu", (unsigned long long)v);
 }
 
-static int bounds_check(const struct urd_key *key, const char *text, u64 v, struct urd_complaint *why)
+static int bounds_check(const struct urd_key *key, const char *text, u64 v,
+			struct urd_complaint *why)
 {
 	char min[64];
 	char max[64];
@@ -173,7 +174,8 @@ static int list_set(struct urd_build *b, const struct urd_key *key, void *to,
 	return ret;
 }
 
-static int listen_set(struct urd_build *b, const char *const *text, u32 nr, struct urd_complaint *why)
+static int listen_set(struct urd_build *b, const char *const *text, u32 nr,
+		      struct urd_complaint *why)
 {
 	struct urd_listen_conf *list = urd_build_alloc(b, nr * sizeof(*list));
 	struct urd_conf *conf = &b->config->values.conf;
@@ -194,11 +196,28 @@ static int listen_set(struct urd_build *b, const char *const *text, u32 nr, stru
 	return ret;
 }
 
-static int number_set(const struct urd_key *key, void *to, const char *text, struct urd_complaint *why)
+static int admin_set(struct urd_build *b, const char *text, struct urd_complaint *why)
+{
+	struct urd_listen_conf *admin = &b->config->values.admin;
+	int ret = urd_value_listen(build_strdup(b, text), admin, why);
+
+	if (!ret && strncmp(admin->address, "unix:", 5))
+		ret = urd_why_set(why, "\"%s\" is open to the network, write \"unix:/path\"",
+				  admin->address);
+	admin->admin = true;
+	return ret;
+}
+
+static int number_set(const struct urd_key *key, void *to, const char *text,
+		      struct urd_complaint *why)
 {
 	u64 v = 0;
 	int ret;
 
+	if (key->unlimited_ok && !strcmp(text, "unlimited")) {
+		*(u64 *)to = URD_RLIMIT_NONE;
+		return 0;
+	}
 	if (key->type == URD_KEY_DURATION)
 		ret = urd_value_duration(text, key->off_ok, &v, why);
 	else if (key->type == URD_KEY_SIZE)
@@ -209,12 +228,45 @@ static int number_set(const struct urd_key *key, void *to, const char *text, str
 		ret = bounds_check(key, text, v, why);
 	if (ret)
 		return ret;
-	if (key->type == URD_KEY_DURATION ||
-	    (key->type == URD_KEY_SIZE && key->width == sizeof(u64)))
+	if (key->type == URD_KEY_DURATION || key->width == sizeof(u64))
 		*(u64 *)to = v;
 	else
 		*(u32 *)to = (u32)v;
 	return 0;
+}
+
+/* Numbers that may be below zero, or that are not decimal, or that are a choice. */
+static int int_set(const struct urd_key *key, s32 *to, const char *text, struct urd_complaint *why)
+{
+	s64 min = (s64)key->min;
+	s64 max = (s64)key->max;
+	bool on = false;
+	u64 bits = 0;
+	s64 v = 0;
+	int ret;
+
+	if (key->type == URD_KEY_SWITCH) {
+		ret = urd_value_bool(text, &on, why);
+		if (!ret)
+			*to = on;
+		return ret;
+	}
+	if (key->type == URD_KEY_OCTAL) {
+		ret = urd_value_octal(text, &bits, why);
+		if (!ret && bits > key->max)
+			ret = urd_why_set(why, "%s is out of range, write 0 to 0%llo", text,
+					  (unsigned long long)key->max);
+		if (!ret)
+			*to = (s32)bits;
+		return ret;
+	}
+	ret = urd_value_signed(text, &v, why);
+	if (!ret && (v < min || v > max))
+		ret = urd_why_set(why, "%s is out of range, write %lld to %lld", text,
+				  (long long)min, (long long)max);
+	if (!ret)
+		*to = (s32)v;
+	return ret;
 }
 
 static int value_set(struct urd_build *b, const struct urd_key *key, void *base,
@@ -229,6 +281,8 @@ static int value_set(struct urd_build *b, const struct urd_key *key, void *base,
 		return list_set(b, key, to, text, nr, why);
 	case URD_KEY_LISTEN:
 		return listen_set(b, text, nr, why);
+	case URD_KEY_ADMIN:
+		return admin_set(b, text[0], why);
 	case URD_KEY_STRING:
 		if (!*text[0])
 			return urd_why_set(why, "is empty, drop it or write a value");
@@ -236,6 +290,10 @@ static int value_set(struct urd_build *b, const struct urd_key *key, void *base,
 		return 0;
 	case URD_KEY_BOOL:
 		return urd_value_bool(text[0], to, why);
+	case URD_KEY_SIGNED:
+	case URD_KEY_OCTAL:
+	case URD_KEY_SWITCH:
+		return int_set(key, to, text[0], why);
 	case URD_KEY_WORD:
 		ret = urd_value_word(text[0], key->words, &word, why);
 		if (!ret)

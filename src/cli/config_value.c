@@ -175,6 +175,28 @@ int urd_value_count(const char *text, u64 *n, struct urd_complaint *why)
 	return 0;
 }
 
+int urd_value_signed(const char *text, s64 *n, struct urd_complaint *why)
+{
+	bool minus = *text == '-';
+	const char *at = text + minus;
+	u64 v;
+
+	if (!digits_read(&at, &v) || *at || v > INT32_MAX)
+		return urd_why_set(why, "\"%s\" is not a number, write it like 5 or -5", text);
+	*n = minus ? -(s64)v : (s64)v;
+	return 0;
+}
+
+int urd_value_octal(const char *text, u64 *n, struct urd_complaint *why)
+{
+	size_t len = strlen(text);
+
+	if (!len || len > 6 || strspn(text, "01234567") != len)
+		return urd_why_set(why, "\"%s\" is not octal, write it like 022 or 0027", text);
+	*n = strtoul(text, NULL, 8);
+	return 0;
+}
+
 int urd_value_bool(const char *text, bool *v, struct urd_complaint *why)
 {
 	static const char *const yes[] = { "true", "yes", "on" };
@@ -188,7 +210,8 @@ int urd_value_bool(const char *text, bool *v, struct urd_complaint *why)
 	return urd_why_set(why, "\"%s\" is neither true nor false", text);
 }
 
-int urd_value_word(const char *text, const char *const *words, u32 *index, struct urd_complaint *why)
+int urd_value_word(const char *text, const char *const *words, u32 *index,
+		   struct urd_complaint *why)
 {
 	struct urd_suggest s;
 	char all[160] = "";

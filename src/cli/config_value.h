@@ -28,7 +28,8 @@ int urd_why_set(struct urd_complaint *why, const char *fmt, ...) URD_PRINTF(2, 3
  * @text: numbers with units us ms s m h d, biggest unit first; 0; "off"
  * @off_ok: "off" is allowed and gives URD_OFF
  */
-int urd_value_duration(const char *text, bool off_ok, u64 *ns, struct urd_complaint *why) URD_MUST_CHECK;
+int urd_value_duration(const char *text, bool off_ok, u64 *ns,
+		       struct urd_complaint *why) URD_MUST_CHECK;
 
 /**
  * urd_value_size - "16MiB" to bytes
@@ -38,6 +39,12 @@ int urd_value_size(const char *text, u64 *bytes, struct urd_complaint *why) URD_
 
 /** urd_value_count - a bare decimal number */
 int urd_value_count(const char *text, u64 *n, struct urd_complaint *why) URD_MUST_CHECK;
+
+/** urd_value_signed - a decimal number, perhaps with a minus */
+int urd_value_signed(const char *text, s64 *n, struct urd_complaint *why) URD_MUST_CHECK;
+
+/** urd_value_octal - permission bits, "022" or "0027" */
+int urd_value_octal(const char *text, u64 *n, struct urd_complaint *why) URD_MUST_CHECK;
 
 /** urd_value_bool - true or false, also yes, no, on, off */
 int urd_value_bool(const char *text, bool *v, struct urd_complaint *why) URD_MUST_CHECK;

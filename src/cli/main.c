@@ -15,6 +15,13 @@ static int cmd_version(int argc, char **argv);
 static const struct urd_cmd cmds[] = {
 	{ "run", urd_cmd_run, "start pools and listeners, serve until told to stop" },
 	{ "call", urd_cmd_call, "send one request to a running urd, JSON in and out" },
+	{ "status", urd_cmd_status, "tell how a running urd and its pools are" },
+	{ "workers", urd_cmd_workers, "list the workers of a running urd" },
+	{ "scale", urd_cmd_scale, "set the number of workers of a pool" },
+	{ "reload", urd_cmd_reload, "replace all workers, one after the other" },
+	{ "recycle", urd_cmd_recycle, "replace the workers of one pool, or one worker" },
+	{ "kill", urd_cmd_kill, "kill a worker" },
+	{ "drain", urd_cmd_drain, "finish what there is and end urd" },
 	{ "probe", urd_cmd_probe, "tell whether this kernel and its limits can run urd" },
 	{ "version", cmd_version, "print the version" },
 	{ "help", cmd_help, "print this, or the help of a subcommand" },

@@ -29,9 +29,17 @@ static struct urd_ring *conn_ring(struct urd_conn *conn)
 	return conn->front->core->ring;
 }
 
+static u32 admins_max(const struct urd_conf *conf)
+{
+	for (u32 i = 0; i < conf->listen_nr; i++)
+		if (conf->listen[i].admin)
+			return URD_FRONT_ADMINS_MAX;
+	return 0;
+}
+
 u32 urd_front_ops(const struct urd_conf *conf)
 {
-	return conf->conns_max * CONN_OP_NR + conf->listen_nr;
+	return (conf->conns_max + admins_max(conf)) * CONN_OP_NR + conf->listen_nr;
 }
 
 u32 urd_front_jobs(const struct urd_conf *conf)
@@ -42,24 +50,29 @@ u32 urd_front_jobs(const struct urd_conf *conf)
 
 /* ---- open and close ---- */
 
-void conn_open(struct urd_front *front, int fd)
+void conn_open(struct urd_front *front, int fd, bool admin)
 {
-	struct urd_list *n = urd_list_pop(&front->free);
+	u32 clients_nr = front->conns_nr - front->admins_nr;
 	struct urd_conn *conn;
+	struct urd_list *n;
 
-	if (!n) {
+	if (admin ? front->admins_nr >= front->admins_max : clients_nr >= front->conns_max) {
 		front->refused++;
 		urd_ring_close_fd(front->core->ring, fd);
 		return;
 	}
+	n = urd_list_pop(&front->free);
+	urd_assert(n != NULL);
 	conn = urd_list_entry(n, struct urd_conn, node);
 	conn->fd = fd;
+	conn->admin = admin;
 	conn->half = false;
 	conn->closing = false;
 	conn->sent = 0;
 	urd_inbox_init(&conn->in, &front->core->arena, URD_DIALECT_UNKNOWN, URD_REQUEST_MAX,
 		       CONN_CHUNK);
 	front->conns_nr++;
+	front->admins_nr += admin;
 	urd_list_push(&front->starved, &conn->hungry); /* armed by the next settle */
 }
 
@@ -104,6 +117,7 @@ static void conn_try_free(struct urd_conn *conn)
 	conn->fd = -1;
 	urd_assert(conn->jobs_nr == 0 && front->conns_nr > 0);
 	front->conns_nr--;
+	front->admins_nr -= conn->admin;
 	urd_list_push_front(&front->free, &conn->node);
 }
 
@@ -263,7 +277,7 @@ static void conn_write(struct urd_conn *conn)
 		off = 0;
 	}
 	urd_op_write(conn_ring(conn), conn_op(conn, CONN_OP_WR), conn->fd, true, conn->iov, n,
-		     deadline);
+		     conn->sent > 0, deadline);
 }
 
 static void conn_written(struct urd_conn *conn, s32 res)
@@ -341,7 +355,8 @@ void urd_front_settle(struct urd_front *front)
 
 void urd_front_close(struct urd_front *front, bool all)
 {
-	for (u32 i = 0; i < front->conns_max; i++) {
+	listeners_stop(front, true);
+	for (u32 i = 0; i < front->conns_max + front->admins_max; i++) {
 		struct urd_conn *conn = &front->conns[i];
 
 		if (conn->fd >= 0 && (all || (!conn->jobs_nr && !conn->answers_nr)))
@@ -363,6 +378,9 @@ int urd_front_init(struct urd_front *front, struct urd_core *core, const struct 
 	memset(front, 0, sizeof(*front));
 	front->core = core;
 	front->conns_max = conf->conns_max;
+	front->admins_max = admins_max(conf);
+	front->started_ns = urd_ring_now(core->ring);
+	front->drain_timeout_ns = conf->drain_timeout_ns;
 	front->inflight_max = conf->conn_inflight_max;
 	front->write_timeout_ns = conf->client_write_timeout_ns;
 	urd_list_init(&front->free);
@@ -371,10 +389,10 @@ int urd_front_init(struct urd_front *front, struct urd_core *core, const struct 
 	front->fallback = urd_core_pool(core, (struct urd_span){ (const u8 *)"default", 7 });
 	if (!front->fallback)
 		front->fallback = &core->pools[0];
-	front->conns = calloc(conf->conns_max, sizeof(*front->conns));
-	if (conf->conns_max && !front->conns)
+	front->conns = calloc(front->conns_max + front->admins_max + 1, sizeof(*front->conns));
+	if (!front->conns)
 		return -ENOMEM;
-	for (u32 i = 0; i < conf->conns_max; i++) {
+	for (u32 i = 0; i < front->conns_max + front->admins_max; i++) {
 		struct urd_conn *conn = &front->conns[i];
 
 		conn->front = front;

@@ -21,8 +21,11 @@
 #define LISTEN_BACKLOG 1024
 /* After an accept failed for want of descriptors or memory, ns. */
 #define LISTEN_RETRY_NS (100 * NSEC_PER_MSEC)
+/* Where sockets are by default. */
+#define LISTEN_HOME "/run/urd"
 /* Of a Unix socket, unless configured. */
 #define LISTEN_MODE 0660
+#define LISTEN_MODE_ADMIN 0600
 
 static int URD_PRINTF(4, 5) fail(char *err, size_t len, int ret, const char *fmt, ...)
 {
@@ -57,13 +60,15 @@ static int unix_clear(const struct sockaddr_un *sa, char *err, size_t len)
 					 fail(err, len, -errno, "listen: %s: %s", sa->sun_path,
 					      strerror(errno));
 	if (!S_ISSOCK(st.st_mode))
-		return fail(err, len, -EEXIST,
-			    "listen: %s is there and is no socket; remove it or choose another path",
-			    sa->sun_path);
+		return fail(
+			err, len, -EEXIST,
+			"listen: %s is there and is no socket; remove it or choose another path",
+			sa->sun_path);
 	if (unix_is_live(sa))
-		return fail(err, len, -EADDRINUSE,
-			    "listen: %s is in use by a running server; stop it or choose another path",
-			    sa->sun_path);
+		return fail(
+			err, len, -EADDRINUSE,
+			"listen: %s is in use by a running server; stop it or choose another path",
+			sa->sun_path);
 	(void)unlink(sa->sun_path);
 	return 0;
 }
@@ -72,6 +77,7 @@ static int unix_bind(struct urd_listener *l, const struct urd_listen_conf *conf,
 		     size_t len)
 {
 	const char *path = conf->address + 5;
+	mode_t mode = conf->admin ? LISTEN_MODE_ADMIN : LISTEN_MODE;
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	struct stat st;
 	int ret;
@@ -80,7 +86,9 @@ static int unix_bind(struct urd_listener *l, const struct urd_listen_conf *conf,
 		return fail(err, len, -ENAMETOOLONG,
 			    "listen: the path must have 1 to %zu characters: %s",
 			    sizeof(sa.sun_path) - 1, path);
-	strncpy(sa.sun_path, path, sizeof(sa.sun_path) - 1);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	if (!strncmp(path, LISTEN_HOME "/", sizeof(LISTEN_HOME)))
+		(void)mkdir(LISTEN_HOME, 0755); /* our own place, if we may make it */
 	ret = unix_clear(&sa, err, len);
 	if (ret)
 		return ret;
@@ -90,7 +98,8 @@ static int unix_bind(struct urd_listener *l, const struct urd_listen_conf *conf,
 	/* nobody but us until mode and owner are right */
 	(void)fchmod(l->fd, 0600);
 	if (bind(l->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-		return fail(err, len, -errno, "listen: can't bind %s: %s", path, strerror(errno));
+		return fail(err, len, -errno, "listen: can't bind %s: %s%s", path, strerror(errno),
+			    errno == ENOENT ? "; make the folder first" : "");
 	memcpy(l->path, sa.sun_path, sizeof(l->path));
 	if (stat(path, &st) == 0) {
 		l->dev = st.st_dev;
@@ -100,7 +109,7 @@ static int unix_bind(struct urd_listener *l, const struct urd_listen_conf *conf,
 	    chown(path, conf->uid, conf->gid) < 0)
 		return fail(err, len, -errno, "listen: can't change the owner of %s: %s", path,
 			    strerror(errno));
-	if (chmod(path, conf->mode ? conf->mode : LISTEN_MODE) < 0)
+	if (chmod(path, conf->mode ? conf->mode : mode) < 0)
 		return fail(err, len, -errno, "listen: can't change the mode of %s: %s", path,
 			    strerror(errno));
 	return 0;
@@ -158,8 +167,11 @@ static int listener_init(struct urd_listener *l, const struct urd_listen_conf *c
 {
 	int ret;
 
+	l->admin = conf->admin;
 	if (!strncmp(conf->address, "unix:", 5))
 		ret = unix_bind(l, conf, err, len);
+	else if (conf->admin)
+		ret = fail(err, len, -EINVAL, "admin: %s: write unix:/PATH", conf->address);
 	else if (!strncmp(conf->address, "tcp:", 4))
 		ret = tcp_bind(l, conf, err, len);
 	else
@@ -213,17 +225,24 @@ void urd_front_start(struct urd_front *front)
 		urd_op_accept(front->core->ring, &front->listeners[i].op, front->listeners[i].fd);
 }
 
-void urd_front_stop(struct urd_front *front)
+void listeners_stop(struct urd_front *front, bool admins)
 {
 	for (u32 i = 0; i < front->listeners_nr; i++) {
 		struct urd_listener *l = &front->listeners[i];
 
+		if (l->admin && !admins)
+			continue;
 		urd_timer_clear(&front->core->heap, &l->timer);
 		if (urd_op_is_idle(&l->op))
 			listener_close(l);
 		else
 			urd_op_cancel(front->core->ring, &l->op);
 	}
+}
+
+void urd_front_stop(struct urd_front *front)
+{
+	listeners_stop(front, false);
 }
 
 void listener_accepted(struct urd_listener *l, const struct urd_done *done)
@@ -234,7 +253,7 @@ void listener_accepted(struct urd_listener *l, const struct urd_done *done)
 	if (done->res >= 0) {
 		if (l->is_tcp)
 			(void)setsockopt(done->res, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		conn_open(front, done->res);
+		conn_open(front, done->res, l->admin);
 	}
 	if (done->more)
 		return;

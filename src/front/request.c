@@ -74,6 +74,8 @@ static void conn_builtin(struct urd_conn *conn, struct urd_job *job)
 		job_echo(conn->front->core, job);
 		return;
 	}
+	if (conn->admin && admin_request(conn, job))
+		return;
 	urd_job_detail(conn->front->core, job, "no such method: %.*s", (int)job->method.len,
 		       (const char *)job->method.p);
 	urd_job_answer(conn->front->core, job, URD_BAD_REQUEST);
@@ -96,6 +98,7 @@ static struct urd_pool *conn_route(struct urd_conn *conn, struct urd_job *job)
 static void conn_submit(struct urd_conn *conn, struct urd_job *job)
 {
 	struct urd_core *core = conn->front->core;
+	struct urd_span name = job->method;
 	struct urd_pool *pool;
 
 	if (span_begins(job->method, "urd.")) {
@@ -108,6 +111,8 @@ static void conn_submit(struct urd_conn *conn, struct urd_job *job)
 	}
 	pool = conn_route(conn, job);
 	if (!pool) {
+		urd_job_detail(core, job, "asked for %.*s", (int)(job->method.p - name.p - 1),
+			       (const char *)name.p);
 		urd_job_answer(core, job, URD_NO_POOL);
 	} else if (!job->method.len) {
 		urd_job_detail(core, job, "the method has no name");

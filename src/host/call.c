@@ -16,11 +16,6 @@
 /* Requests of other threads that wait to be taken. */
 #define INBOX_MAX 65536u
 
-static bool host_is_owner(const struct urd *urd)
-{
-	return pthread_equal(urd->owner, pthread_self());
-}
-
 /* ---- out ---- */
 
 static void reply_text(const struct urd_job *job, char *text, size_t len)

@@ -19,6 +19,8 @@
 /* Descriptors of a slot, and of everything else. */
 #define FDS_PER_SLOT 7u
 #define FDS_OTHER 64u
+/* Open files that a worker needs to start at all, with some to spare. */
+#define NOFILE_MIN 16u
 
 static int URD_PRINTF(4, 5) fail(char *err, size_t len, int ret, const char *fmt, ...)
 {
@@ -56,6 +58,27 @@ static int pool_check(const struct urd_pool_conf *p, char *err, size_t len)
 	return 0;
 }
 
+static int isolation_check(const struct urd_pool_conf *p, char *err, size_t len)
+{
+	struct urd_spawn_spec spec;
+	char why[128];
+
+	if (p->umask != URD_UNSET && (p->umask < 0 || p->umask > 0777))
+		return fail(err, len, -EINVAL, "pool %s: umask must be 0 to 0777", p->name);
+	if (p->nice != URD_UNSET && (p->nice < -20 || p->nice > 19))
+		return fail(err, len, -EINVAL, "pool %s: nice must be -20 to 19", p->name);
+	if (p->oom_score_adj != URD_UNSET &&
+	    (p->oom_score_adj < -1000 || p->oom_score_adj > 1000))
+		return fail(err, len, -EINVAL, "pool %s: oom_score_adj must be -1000 to 1000",
+			    p->name);
+	if (p->rlimit_nofile < NOFILE_MIN)
+		return fail(err, len, -EINVAL, "pool %s: rlimit_nofile must be at least %u", p->name,
+			    NOFILE_MIN);
+	if (urd_spawn_conf(&spec, p, why, sizeof(why)))
+		return fail(err, len, -EINVAL, "pool %s: %s", p->name, why);
+	return 0;
+}
+
 int conf_check(const struct urd_conf *conf, char *err, size_t len)
 {
 	int ret = 0;
@@ -72,6 +95,8 @@ int conf_check(const struct urd_conf *conf, char *err, size_t len)
 		return fail(err, len, -EINVAL, "worker_line_max must be 256 to 16384 bytes");
 	for (u32 i = 0; i < conf->pools_nr && !ret; i++) {
 		ret = pool_check(&conf->pools[i], err, len);
+		if (!ret)
+			ret = isolation_check(&conf->pools[i], err, len);
 		for (u32 k = 0; k < i && !ret; k++)
 			if (!strcmp(conf->pools[i].name, conf->pools[k].name))
 				ret = fail(err, len, -EINVAL, "pool %s: there are two of that name",
@@ -115,6 +140,12 @@ static int raise_nofile(const struct urd_conf *conf, struct urd_log *log)
 	return setrlimit(RLIMIT_NOFILE, &rl) < 0 ? -errno : 0;
 }
 
+/* An admin wants it to end. */
+static void front_drain(void *arg, u64 timeout_ns)
+{
+	host_drain(arg, timeout_ns);
+}
+
 int host_init(struct urd *urd, const struct urd_conf *conf, char *err, size_t len)
 {
 	struct urd_core_conf cc = {
@@ -126,15 +157,18 @@ int host_init(struct urd *urd, const struct urd_conf *conf, char *err, size_t le
 	int ret;
 
 	urd->owner = pthread_self();
-	(void)raise_nofile(conf, urd->log);
 	ret = urd_core_init(&urd->core, &cc, urd->log);
 	if (ret) {
 		urd_probe_explain(ret, err, len);
 		return ret;
 	}
+	/* after the pools have seen what it was: workers keep that */
+	(void)raise_nofile(conf, urd->log);
 	ret = urd_front_init(&urd->front, &urd->core, conf, err, len);
 	if (ret)
 		goto out_core;
+	urd->front.drain = front_drain;
+	urd->front.drain_arg = urd;
 	for (u32 i = 0; i < URD_HOST_WATCH_MAX; i++)
 		urd_op_init(urd->core.ring, &urd->watch[i].op, URD_OP_SIGNAL, (u8)i);
 	urd_op_init(urd->core.ring, &urd->doorbell_op, URD_OP_DOORBELL, 0);
@@ -327,6 +361,43 @@ URD_API int urd_drain(struct urd *urd, uint64_t timeout_ns)
 		pthread_cond_wait(&urd->drained_cond, &urd->lock);
 	pthread_mutex_unlock(&urd->lock);
 	return 0;
+}
+
+/* Whether and where workers may be ordered to come or go: 0 and @pool, or why not. */
+static int host_order(struct urd *urd, const char *name, struct urd_pool **pool)
+{
+	if (!host_is_owner(urd))
+		return -EPERM;
+	if (urd->draining)
+		return -ESHUTDOWN;
+	if (!name)
+		return 0;
+	*pool = urd_core_pool(&urd->core, (struct urd_span){ (const u8 *)name, (u32)strlen(name) });
+	return *pool ? 0 : -ENOENT;
+}
+
+URD_API int urd_scale(struct urd *urd, const char *name, uint32_t n)
+{
+	struct urd_pool *pool = urd->front.fallback;
+	int ret = host_order(urd, name, &pool);
+
+	if (ret)
+		return ret;
+	return n ? (int)urd_pool_scale(pool, n) : -EINVAL;
+}
+
+URD_API int urd_reload(struct urd *urd, const char *name)
+{
+	struct urd_pool *pool = NULL;
+	int n = 0;
+	int ret = host_order(urd, name, &pool);
+
+	if (ret)
+		return ret;
+	for (u32 i = 0; i < urd->core.pools_nr; i++)
+		if (!pool || pool == &urd->core.pools[i])
+			n += (int)urd_pool_reload(&urd->core.pools[i]);
+	return n;
 }
 
 URD_API void urd_close(struct urd *urd)

@@ -105,6 +105,11 @@ void host_chunk(struct urd *urd, struct urd_chunk *chunk);
 void host_take(struct urd *urd, struct urd_request *rq);
 /** host_doorbell - other threads have left something */
 void host_doorbell(struct urd *urd);
+/** host_is_owner - does the calling thread turn the ring? */
+static inline bool host_is_owner(const struct urd *urd)
+{
+	return pthread_equal(urd->owner, pthread_self());
+}
 /** conf_check - refuse what cannot work; Return: 0 or -EINVAL with @err filled in */
 int conf_check(const struct urd_conf *conf, char *err, size_t err_len);
 

@@ -98,6 +98,16 @@ static bool env_passes(const struct urd_pool_conf *conf, const char *var)
 	return !conf->clear_env && strncmp(var, "URD_", 4) && strncmp(var, "FOLK_", 5);
 }
 
+/* Who has become another one must not look for his files in the home of the first. */
+static int pool_env_user(struct urd_spawn_spec *spec)
+{
+	int ret = env_setf(spec, "HOME=%s", spec->home);
+
+	if (!ret)
+		ret = env_setf(spec, "USER=%s", spec->user);
+	return ret ? ret : env_setf(spec, "LOGNAME=%s", spec->user);
+}
+
 static int pool_env(struct urd_pool *pool, const struct urd_pool_conf *conf)
 {
 	struct urd_spawn_spec *spec = &pool->spec;
@@ -109,6 +119,8 @@ static int pool_env(struct urd_pool *pool, const struct urd_pool_conf *conf)
 	for (char **v = environ; v && *v && !ret; v++)
 		if (env_passes(conf, *v))
 			ret = env_set(spec, strdup(*v));
+	if (!ret && spec->home[0] && !conf->clear_env)
+		ret = pool_env_user(spec);
 	for (u32 i = 0; conf->env && conf->env[i] && !ret; i++)
 		ret = env_set(spec, strdup(conf->env[i]));
 	if (!ret)
@@ -136,6 +148,9 @@ static int pool_env(struct urd_pool *pool, const struct urd_pool_conf *conf)
 int urd_pool_init(struct urd_pool *pool, struct urd_core *core, u32 index,
 		  const struct urd_pool_conf *conf)
 {
+	char err[128]; /* conf_check() has told */
+	int ret;
+
 	memset(pool, 0, sizeof(*pool));
 	pool->core = core;
 	pool->index = index;
@@ -144,6 +159,8 @@ int urd_pool_init(struct urd_pool *pool, struct urd_core *core, u32 index,
 	pool->conf.argv = NULL;
 	pool->conf.env = NULL;
 	pool->conf.env_pass = NULL;
+	pool->conf.user = NULL;
+	pool->conf.group = NULL;
 	pool->want = conf->min_workers;
 	pool->scale_timer.kind = URD_TIMER_SCALE;
 	pool->memory_timer.kind = URD_TIMER_MEMORY;
@@ -158,7 +175,8 @@ int urd_pool_init(struct urd_pool *pool, struct urd_core *core, u32 index,
 	pool->spec.cwd = pool->conf.cwd;
 	if (!pool->spec.argv || !pool->conf.name || (conf->cwd && !pool->conf.cwd))
 		return -ENOMEM;
-	return pool_env(pool, conf);
+	ret = urd_spawn_conf(&pool->spec, conf, err, sizeof(err));
+	return ret ? ret : pool_env(pool, conf);
 }
 
 void urd_pool_fini(struct urd_pool *pool)
@@ -218,14 +236,18 @@ static u32 pool_retry_ms(const struct urd_pool *pool)
 
 static void pool_refuse(struct urd_pool *pool, struct urd_job *job, enum urd_code code)
 {
-	if (code == URD_POOL_FAILED)
+	if (code == URD_POOL_FAILED) {
 		job->retry_after_ms = pool_retry_ms(pool);
+		urd_job_detail(pool->core, job, "%s", pool->last_failure);
+	}
 	urd_job_answer(pool->core, job, code);
 }
 
 static enum urd_code pool_admits(const struct urd_pool *pool, const struct urd_job *job)
 {
-	if (job->params_len > pool->conf.request_max)
+	/* the frame to the worker may be longer than the one that came */
+	if (job->params_len > pool->conf.request_max ||
+	    job->params_len + job->method.len + SLOT_ENVELOPE_MAX > URD_REQUEST_MAX)
 		return URD_TOO_LARGE;
 	if (pool->core->draining)
 		return URD_DRAINING;

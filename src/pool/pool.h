@@ -37,6 +37,7 @@ struct urd_pool_stats {
  * @scale_timer, @memory_timer: see enum urd_timer_kind
  * @failures: starts that failed in a row
  * @failed: callers are told at once that it does not work
+ * @last_failure: what the last one was, for callers
  */
 struct urd_pool {
 	struct urd_core *core;
@@ -56,6 +57,7 @@ struct urd_pool {
 	struct urd_timer memory_timer;
 	u32 failures;
 	bool failed;
+	char last_failure[256];
 	struct urd_pool_stats stats;
 };
 
@@ -99,6 +101,9 @@ void urd_pool_booted(struct urd_pool *pool);
 /** urd_pool_leave - a serving worker is to be replaced, when it can be done without */
 void urd_pool_leave(struct urd_slot *slot, enum urd_why why);
 
+/** urd_pool_leave_all - all of them are; Return: how many will be replaced */
+u32 urd_pool_leave_all(struct urd_pool *pool, enum urd_why why);
+
 /** urd_pool_left - a slot is no longer serving; whatever was planned for it is over */
 void urd_pool_left(struct urd_slot *slot);
 
@@ -111,8 +116,8 @@ u32 urd_pool_target(const struct urd_pool *pool);
 /** urd_pool_scale - set the number of workers, 1 to max_workers; Return: the number set */
 u32 urd_pool_scale(struct urd_pool *pool, u32 n);
 
-/** urd_pool_reload - replace every worker, one after the other */
-void urd_pool_reload(struct urd_pool *pool);
+/** urd_pool_reload - replace every worker, one after the other; Return: how many */
+u32 urd_pool_reload(struct urd_pool *pool);
 
 /** urd_pool_scale_due - the scale timer: requests wait too long */
 void urd_pool_scale_due(struct urd_pool *pool);

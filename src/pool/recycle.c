@@ -48,6 +48,16 @@ void urd_pool_leave(struct urd_slot *slot, enum urd_why why)
 	slot->pool->leaving++;
 }
 
+u32 urd_pool_leave_all(struct urd_pool *pool, enum urd_why why)
+{
+	u32 n = urd_pool_ready(pool) + pool->states[SLOT_SPAWNING] + pool->states[SLOT_BOOTING];
+
+	pool->failures = 0;
+	for (u32 i = 0; i < pool->slots_nr; i++)
+		urd_pool_leave(&pool->slots[i], why);
+	return n;
+}
+
 void urd_pool_left(struct urd_slot *slot)
 {
 	urd_assert(slot->leave && slot->pool->leaving > 0);
@@ -127,14 +137,13 @@ void urd_pool_balance(struct urd_pool *pool)
 	urd_pool_fill(pool);
 }
 
-void urd_pool_reload(struct urd_pool *pool)
+u32 urd_pool_reload(struct urd_pool *pool)
 {
 	struct urd_tags tags = { .pool = pool->conf.name };
+	u32 n = urd_pool_leave_all(pool, URD_WHY_RELOAD);
 
-	pr_info(pool->core->log, &tags, "reload: replacing %u workers", urd_pool_ready(pool));
-	pool->failures = 0;
-	for (u32 i = 0; i < pool->slots_nr; i++)
-		urd_pool_leave(&pool->slots[i], URD_WHY_RELOAD);
+	pr_info(pool->core->log, &tags, "reload: replacing %u workers", n);
+	return n;
 }
 
 /* ---- reasons ---- */

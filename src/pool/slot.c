@@ -163,6 +163,12 @@ static void act_reap(struct urd_slot *slot)
 	slot_lines_end(slot, &slot->out, "stdout");
 	slot_lines_end(slot, &slot->err, "stderr");
 	slot->pool->stats.exits++;
+	if (!slot->served)
+		snprintf(slot->pool->last_failure, sizeof(slot->pool->last_failure),
+			 "worker %u: %s; reason: %s%s%.*s", slot->worker, slot->exit_text,
+			 urd_why_text(slot->why), slot->tail_len ? "; stderr: " : "",
+			 (int)urd_min(slot->tail_len, 128u),
+			 slot->tail + slot->tail_len - urd_min(slot->tail_len, 128u));
 	slot->pool->stats.exits_by[slot->why]++;
 	if (slot->asked && slot->why <= URD_WHY_ASKED)
 		pr_info(slot->core->log, &tags, "worker ended: %s; reason: %s; served %llu",
@@ -350,6 +356,7 @@ void slot_forget(struct urd_slot *slot, struct urd_job *job)
 		slot->writing = NULL;
 	urd_list_del(&job->node);
 	slot->jobs_nr--;
+	slot_relist(slot); /* of a concurrent worker that was full, nothing else may tell */
 	urd_job_release(slot->core, job, URD_HOLD_WORKER);
 }
 
@@ -435,8 +442,11 @@ void urd_slot_spawned(struct urd_slot *slot, const struct urd_spawned *res)
 	struct urd_tags tags = slot_tags(slot);
 
 	if (res->err) {
-		pr_err(slot->core->log, &tags, "can't start a worker: %s: %s (%s)", res->step,
-		       strerror(-res->err), slot->pool->conf.argv[0]);
+		pr_err(slot->core->log, &tags, "can't start a worker: %s%s%s: %s (%s)", res->step,
+		       res->detail[0] ? " " : "", res->detail, strerror(-res->err),
+		       slot->pool->conf.argv[0]);
+		snprintf(slot->pool->last_failure, sizeof(slot->pool->last_failure), "%s: %s (%s)",
+			 res->step, strerror(-res->err), slot->pool->conf.argv[0]);
 		slot_step(slot, slot->unwanted ? SEV_SPAWN_FAIL_UNWANTED : SEV_SPAWN_FAIL, NULL);
 		return;
 	}

@@ -21,6 +21,9 @@
 #include "pool/core.h"
 #include "wire/inbox.h"
 
+/** Array header, tag, number and the method's header before a request, bytes at most. */
+#define SLOT_ENVELOPE_MAX 9u
+
 /** The operations of a slot, urd_op.sub. */
 enum urd_slot_op {
 	SLOT_OP_TASK_RD,
@@ -36,7 +39,7 @@ enum urd_slot_op {
 
 /** enum urd_why - why a worker leaves, or was made to */
 #define URD_WHYS(X)                                                            \
-	X(NONE, "by itself")                                                   \
+	X(NONE, "unasked")                                                     \
 	X(DRAIN, "urd stops")                                                  \
 	X(ASKED, "its own wish")                                               \
 	X(BOOT_TIMEOUT, "boot_timeout")                                        \
@@ -53,7 +56,7 @@ enum urd_slot_op {
 	X(IDLE, "idle_timeout")                                                \
 	X(SCALE, "scaled down")                                                \
 	X(RELOAD, "reload")                                                    \
-	X(FORCED, "forced")
+	X(FORCED, "asked by the operator")
 #define URD_WHY_ENUM(n, t) URD_WHY_##n,
 enum urd_why { URD_WHYS(URD_WHY_ENUM) URD_WHY_NR };
 #undef URD_WHY_ENUM

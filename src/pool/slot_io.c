@@ -157,7 +157,7 @@ void slot_write_next(struct urd_slot *slot)
 	slot->iov[1] = (struct iovec){ job->meta, job->meta_len };
 	urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_TASK_WR), slot->child.task_wr,
 		     slot->child.task_wr == slot->child.task_rd, slot->iov, job->meta_len ? 2 : 1,
-		     URD_NEVER);
+		     false, URD_NEVER);
 }
 
 void urd_slot_tell(struct urd_slot *slot)
@@ -171,7 +171,8 @@ void urd_slot_tell(struct urd_slot *slot)
 		return;
 	slot->iov_ctl = (struct iovec){ slot->ctl_buf, len };
 	urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
-		     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, URD_NEVER);
+		     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, false,
+		     URD_NEVER);
 }
 
 static void slot_told(struct urd_slot *slot, s32 res)
@@ -185,7 +186,7 @@ static void slot_told(struct urd_slot *slot, s32 res)
 		slot->iov_ctl.iov_len = len - (u32)res;
 		urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
 			     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1,
-			     URD_NEVER);
+			     true, URD_NEVER);
 		return;
 	}
 	urd_slot_tell(slot);
@@ -312,7 +313,8 @@ static void slot_task_written(struct urd_slot *slot, s32 res)
 		urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_TASK_WR), slot->child.task_wr,
 			     slot->child.task_wr == slot->child.task_rd,
 			     slot->iov[0].iov_len ? slot->iov : slot->iov + 1,
-			     slot->iov[0].iov_len && slot->iov[1].iov_len ? 2 : 1, URD_NEVER);
+			     slot->iov[0].iov_len && slot->iov[1].iov_len ? 2 : 1, true,
+			     URD_NEVER);
 		return;
 	}
 	slot->writing = NULL;

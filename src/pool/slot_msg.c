@@ -5,6 +5,7 @@
  * what it must not send costs it its life, and nobody gets an answer that is not
  * his.
  */
+#include <limits.h>
 #include <msgpack.h>
 
 #include "pool/slot_priv.h"
@@ -44,6 +45,9 @@ static u32 job_pack_meta(struct urd_job *job, u64 now_ns)
 void slot_begin(struct urd_slot *slot, struct urd_job *job)
 {
 	job->meta_len = slot->can_meta ? job_pack_meta(job, slot->core->now_ns) : 0;
+	/* it can be done without, the request can't */
+	if (job->params_len + job->method.len + SLOT_ENVELOPE_MAX + job->meta_len > URD_REQUEST_MAX)
+		job->meta_len = 0;
 	job->frame = urd_rpc_put_request(job->params, job->params_len + job->meta_len, job->msgid,
 					 job->method, job->meta_len != 0);
 	job->frame_len = (u32)(job->params + job->params_len - job->frame);
@@ -112,6 +116,19 @@ static struct urd_job *slot_job(struct urd_slot *slot, u32 msgid)
 	return NULL;
 }
 
+/* The answer is here: a request that is written in one piece has gone out before it. */
+static void slot_confirm(struct urd_slot *slot)
+{
+	struct urd_op *op = &slot->ops[SLOT_OP_TASK_WR];
+	struct urd_job *job = slot->writing;
+
+	if (op->state != URD_OP_INLINE || op->is_sock || op->bytes > PIPE_BUF)
+		return;
+	urd_op_confirm(slot->core->ring, op);
+	job->sent = job->frame_len + job->meta_len;
+	slot->writing = NULL;
+}
+
 static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct urd_msg *msg)
 {
 	struct urd_job *job = slot_job(slot, msg->msgid);
@@ -123,6 +140,8 @@ static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct
 	}
 	slot->beat_ns = slot->core->now_ns;
 	slot_step(slot, job->overdue ? SEV_LATE : SEV_ANSWER, &what);
+	if (job == slot->writing)
+		slot_confirm(slot);
 	if (job == slot->writing && !urd_op_is_idle(&slot->ops[SLOT_OP_TASK_WR]))
 		job->early = true; /* answered before it has read all; the rest must go out still */
 	else

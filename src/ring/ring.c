@@ -5,6 +5,7 @@
  */
 #include "ring/ring.h"
 
+#include <limits.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -44,7 +45,8 @@ int urd_ring_new(const struct urd_ring_conf *conf, struct urd_ring **ring)
 {
 	struct io_uring_params p = {
 		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-			 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+			 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE |
+			 IORING_SETUP_CLAMP,
 	};
 	struct urd_ring *r;
 	u32 cq = CQ_ENTRIES_MIN;
@@ -230,9 +232,9 @@ static void op_prep_write(struct urd_ring *ring, struct urd_op *op, bool nowait,
 }
 
 void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock,
-		  struct iovec *iov, u32 nr, u64 deadline_ns)
+		  struct iovec *iov, u32 nr, bool wait, u64 deadline_ns)
 {
-	bool nowait = is_sock || ring->pipe_nowait;
+	bool nowait = !wait && (is_sock || ring->pipe_nowait);
 
 	urd_assert(nr >= 1 && nr <= URD_OP_IOV_MAX);
 	op_begin(op, nowait ? URD_OP_INLINE : URD_OP_ARMED);
@@ -329,6 +331,8 @@ static bool ring_complete(struct urd_ring *ring, u64 ud, s32 res, u32 flags, str
 	urd_assert(index < ring->ops_nr);
 	op = ring->ops[index];
 	urd_assert(op->kind == kind);
+	if (op->confirmed == (u32)ud && (op->seq != (u32)ud || urd_op_is_idle(op)))
+		return false; /* the owner knew better, or was lied to by its worker */
 	urd_assert(op->seq == (u32)ud);
 	urd_assert(op->state == URD_OP_ARMED || op->state == URD_OP_INLINE);
 
@@ -391,27 +395,43 @@ static void ring_sort_inlined(struct urd_ring *ring)
 /*
  * Writes that the kernel took and said nothing about went out wholly.  They are
  * handed out before anything else of the turn, as they came before it: an
- * answer to what was written may be there already.  Nothing is known while
- * completions wait in the kernel's overflow list.
+ * answer to what was written may be there already.
+ *
+ * Nothing is known while completions wait in the kernel's overflow list.  And of
+ * a pipe nothing is known while task work is pending: a failed pipe write is
+ * completed by task work, of which one enter runs only so much.
  */
 static u32 ring_reap_inlined(struct urd_ring *ring, struct urd_done *done, u32 max)
 {
+	bool pending = IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN;
+	struct urd_op *op, *next;
 	u32 n = 0;
 
 	if (urd_list_empty(&ring->inlined) || io_uring_cq_has_overflow(&ring->uring))
 		return 0;
 	ring_sort_inlined(ring);
-	while (n < max && !urd_list_empty(&ring->inlined)) {
-		struct urd_op *op = urd_list_first(&ring->inlined, struct urd_op, node);
-
-		if ((s32)(ring->taken - op->ticket) < 0)
+	urd_list_for_each_safe(op, next, &ring->inlined, node) {
+		if (n == max || (s32)(ring->taken - op->ticket) < 0)
 			break;
+		if (pending && !op->is_sock) {
+			ring->hurry = true;
+			continue;
+		}
 		urd_list_del(&op->node);
 		op->state = URD_OP_DONE;
 		ring->stats.inlined++;
 		done[n++] = (struct urd_done){ .op = op, .res = (s32)op->bytes };
 	}
 	return n;
+}
+
+void urd_op_confirm(struct urd_ring *ring, struct urd_op *op)
+{
+	(void)ring;
+	urd_assert(op->state == URD_OP_INLINE && op->bytes <= PIPE_BUF);
+	urd_list_del(&op->node);
+	op->state = URD_OP_IDLE;
+	op->confirmed = op->seq;
 }
 
 static void ring_enter(struct urd_ring *ring, u64 until_ns)

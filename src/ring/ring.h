@@ -78,6 +78,7 @@ struct urd_op {
 	u32 iov_nr;
 	u32 bytes;  /* of a write: all that is to go out */
 	u32 ticket; /* of a write tried inline: place in the submission order */
+	u32 confirmed; /* seq of the last arm that its owner confirmed */
 	struct iovec *iov;
 	struct iovec iov1;
 	struct msghdr msg;
@@ -184,13 +185,23 @@ void urd_op_read(struct urd_ring *ring, struct urd_op *op, int fd, void *buf, u3
  * @is_sock: @fd is a socket
  * @iov: pieces; the array and the bytes are the kernel's until the completion
  * @nr: 1 to URD_OP_IOV_MAX
+ * @wait: there is no room now, so do not even try without waiting
  * @deadline_ns: URD_NEVER, or when to give up waiting for room (-ETIME)
  *
  * Completes with the bytes written, which may be fewer than asked for, or
  * -EPIPE, -ECONNRESET, -ETIME, -ECANCELED.
  */
 void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock,
-		  struct iovec *iov, u32 nr, u64 deadline_ns);
+		  struct iovec *iov, u32 nr, bool wait, u64 deadline_ns);
+
+/**
+ * urd_op_confirm - an inline write to a pipe has evidently gone out
+ * @op: in state URD_OP_INLINE, of at most PIPE_BUF bytes, which go out at once or not
+ *
+ * For an owner who has the answer to what it wrote before the ring could tell.
+ * The op is idle afterwards and does not complete.
+ */
+void urd_op_confirm(struct urd_ring *ring, struct urd_op *op);
 
 /**
  * urd_op_poll - arm a one-shot poll; completes with the events seen

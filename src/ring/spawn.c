@@ -2,13 +2,13 @@
 /*
  * The spawner thread.  Children are made with clone(VM | VFORK | PIDFD): no page
  * tables are copied, and the pidfd is there before the process can end.  The
- * child runs on a stack of its own and only makes system calls until it execs.
+ * child runs on a stack of its own and only makes system calls until it execs
+ * (spawn_child.c).
  */
-#include "ring/spawn.h"
+#include "ring/spawn_child.h"
 
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/close_range.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -29,79 +29,25 @@
 #define CHILD_STACK (128u << 10)
 /* Bytes of requests that may wait for the spawner: 40,000 of them. */
 #define ASK_PIPE (1u << 20)
-/* Descriptors that a child may be given, stdin to the last channel. */
-#define CHILD_FDS 7
+/* Workers are to go before urd itself when memory runs out. */
+#define OOM_ABOVE 200
+#define OOM_MAX 1000
+
+/*
+ * While a child has changed its user and still shares our memory, we must not be
+ * debuggable, or others of that user could write into it.  The kernel sees to it,
+ * for good; we undo it, one child of the process at a time.
+ */
+static pthread_mutex_t ids_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct urd_spawner {
 	pthread_t thread;
 	int ask[2];
 	int answer[2];
-	pid_t pid; /* ours: what a child expects as its parent */
+	pid_t pid;	       /* ours: what a child expects as its parent */
+	char oom_score_adj[8]; /* of children by default; "" if it cannot be told */
 	u8 *stack;
 };
-
-/* What the child needs; lives on the spawner's stack while the child does. */
-struct launch {
-	const char *path;
-	char *const *argv;
-	char *const *envp;
-	const char *cwd;
-	pid_t parent;
-	int fds[CHILD_FDS]; /* child's end of each descriptor, -1 for none */
-	u32 fds_nr;
-	volatile int err;
-	const char *volatile step;
-};
-
-static int child_fail(struct launch *l, const char *step)
-{
-	l->err = errno;
-	l->step = step;
-	_exit(127);
-}
-
-/* Put the ends where the worker expects them, whatever numbers they have now. */
-static void child_fds(struct launch *l)
-{
-	int fds[CHILD_FDS]; /* a copy: the parent shares our memory, not our descriptors */
-
-	for (u32 i = 0; i < l->fds_nr; i++) {
-		/* first all out of the way of all, then each to its place */
-		fds[i] = fcntl(l->fds[i], F_DUPFD_CLOEXEC, 2 * CHILD_FDS);
-		if (fds[i] < 0)
-			child_fail(l, "fcntl(F_DUPFD)");
-	}
-	for (u32 i = 0; i < l->fds_nr; i++)
-		if (dup2(fds[i], (int)i) < 0)
-			child_fail(l, "dup2");
-	if (syscall(SYS_close_range, l->fds_nr, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-		child_fail(l, "close_range");
-}
-
-static int child_main(void *arg)
-{
-	struct launch *l = arg;
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
-	sigset_t none;
-
-	if (setsid() < 0)
-		child_fail(l, "setsid");
-	/* after this line we die with the thread that made us; before, we may have missed it */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		child_fail(l, "prctl(PR_SET_PDEATHSIG)");
-	if (getppid() != l->parent)
-		_exit(127);
-	for (int sig = 1; sig < NSIG; sig++)
-		if (sig != SIGKILL && sig != SIGSTOP)
-			(void)sigaction(sig, &dfl, NULL);
-	child_fds(l);
-	if (l->cwd && chdir(l->cwd) < 0)
-		child_fail(l, "chdir");
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve(l->path, l->argv, l->envp);
-	return child_fail(l, "execve");
-}
 
 /* Look @name up in PATH as execvp() would, but in the parent. */
 static int find_program(const char *name, const char *cwd, char path[PATH_MAX])
@@ -163,7 +109,8 @@ static void close_fd(int *fd)
 }
 
 /* Make all channels; on failure what was made is in @c and @l for the caller to close. */
-static int make_channels(const struct urd_spawn_spec *spec, struct urd_child *c, struct launch *l)
+static int make_channels(const struct urd_spawn_spec *spec, struct urd_child *c,
+			 struct urd_launch *l)
 {
 	bool folk = spec->protocol == URD_PROTOCOL_FOLK;
 	int *ours[] = { &c->task_wr, &c->task_rd, &c->ctl_wr, &c->ctl_rd };
@@ -193,19 +140,31 @@ static int make_channels(const struct urd_spawn_spec *spec, struct urd_child *c,
 	return 0;
 }
 
-static int launch(struct urd_spawner *sp, struct launch *l, struct urd_child *c)
+static int launch(struct urd_spawner *sp, struct urd_launch *l, struct urd_child *c)
 {
+	bool ids = l->spec->set & URD_SPAWN_IDS;
+	int dumpable = 0;
 	siginfo_t info;
 	int pidfd = -1;
 	int pid;
 
-	l->parent = sp->pid;
-	pid = clone(child_main, sp->stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
-		    l, &pidfd);
-	if (pid < 0) {
-		l->step = "clone";
-		return -errno;
+	if (ids) {
+		pthread_mutex_lock(&ids_lock);
+		dumpable = prctl(PR_GET_DUMPABLE);
 	}
+	pid = clone(urd_launch_child, sp->stack + CHILD_STACK,
+		    CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, l, &pidfd);
+	if (pid < 0) {
+		l->step = LAUNCH_CLONE;
+		l->err = errno;
+	}
+	if (ids) {
+		if (dumpable == 1)
+			(void)prctl(PR_SET_DUMPABLE, 1);
+		pthread_mutex_unlock(&ids_lock);
+	}
+	if (pid < 0)
+		return -l->err;
 	if (l->err) {
 		(void)waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED);
 		close(pidfd);
@@ -216,25 +175,37 @@ static int launch(struct urd_spawner *sp, struct launch *l, struct urd_child *c)
 	return 0;
 }
 
+/* The environment of a child: that of its pool, and its number. */
+static void make_env(const struct urd_spawn_ask *ask, char **envp, char *number, size_t len)
+{
+	const struct urd_spawn_spec *spec = ask->spec;
+
+	urd_assert(spec->envp_nr <= URD_SPAWN_ENV_MAX);
+	memcpy(envp, spec->envp, spec->envp_nr * sizeof(*envp));
+	snprintf(number, len, "URD_WORKER=%u", ask->worker);
+	envp[spec->envp_nr] = number;
+	envp[spec->envp_nr + 1] = NULL;
+}
+
 static void spawn_one(struct urd_spawner *sp, const struct urd_spawn_ask *ask,
 		      struct urd_spawned *res)
 {
 	const struct urd_spawn_spec *spec = ask->spec;
-	struct launch l = { .argv = spec->argv, .cwd = spec->cwd };
+	struct urd_launch l = { .spec = spec, .parent = sp->pid };
 	char *envp[URD_SPAWN_ENV_MAX + 2];
 	char path[PATH_MAX], number[32];
 
-	urd_assert(spec->envp_nr <= URD_SPAWN_ENV_MAX);
 	memset(res, 0, sizeof(*res));
 	res->slot = ask->slot;
 	res->child = (struct urd_child){ 0, -1, -1, -1, -1, -1, -1, -1 };
 	memset(l.fds, -1, sizeof(l.fds));
-	memcpy(envp, spec->envp, spec->envp_nr * sizeof(*envp));
-	snprintf(number, sizeof(number), "URD_WORKER=%u", ask->worker);
-	envp[spec->envp_nr] = number;
-	envp[spec->envp_nr + 1] = NULL;
+	make_env(ask, envp, number, sizeof(number));
 	l.envp = envp;
 	l.path = path;
+	if (spec->set & URD_SPAWN_OOM)
+		snprintf(l.oom_score_adj, sizeof(l.oom_score_adj), "%d", spec->oom_score_adj);
+	else
+		memcpy(l.oom_score_adj, sp->oom_score_adj, sizeof(l.oom_score_adj));
 
 	res->step = "look up the command";
 	res->err = find_program(spec->argv[0], spec->cwd, path);
@@ -244,14 +215,34 @@ static void spawn_one(struct urd_spawner *sp, const struct urd_spawn_ask *ask,
 	}
 	if (!res->err) {
 		res->err = launch(sp, &l, &res->child);
-		res->step = l.step;
+		res->step = urd_launch_step_name(&l);
+		if (res->err)
+			urd_launch_explain(&l, res->detail, sizeof(res->detail));
 	}
-	for (u32 i = 0; i < CHILD_FDS; i++)
+	for (u32 i = 0; i < URD_LAUNCH_FDS; i++)
 		close_fd(&l.fds[i]);
 	if (res->err)
 		urd_child_close(&res->child);
 	else
 		res->step = NULL;
+}
+
+/* What workers get by default: a bit more likely to be killed than we are. */
+static void oom_default(struct urd_spawner *sp)
+{
+	char text[16];
+	ssize_t n = -1;
+	int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+	}
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	n = urd_min(strtol(text, NULL, 10) + OOM_ABOVE, (long)OOM_MAX);
+	snprintf(sp->oom_score_adj, sizeof(sp->oom_score_adj), "%d", (int)n);
 }
 
 static void *spawner_thread(void *arg)
@@ -286,6 +277,7 @@ int urd_spawner_start(struct urd_spawner **spp)
 	if (!sp)
 		return -ENOMEM;
 	sp->pid = getpid();
+	oom_default(sp);
 	sp->stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	if (sp->stack == MAP_FAILED)

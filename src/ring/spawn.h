@@ -12,6 +12,7 @@
 #define URD_SPAWN_H
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <urd/urd.h>
@@ -21,7 +22,27 @@
 /** Environment variables that a worker may be given. */
 #define URD_SPAWN_ENV_MAX 1024u
 
+/** Groups that a worker may be in. */
+#define URD_SPAWN_GROUPS_MAX 1024u
+
 struct urd_spawner;
+
+/** enum urd_spawn_limit - limits of the kernel that a worker may be given */
+enum urd_spawn_limit {
+	URD_SPAWN_NOFILE,
+	URD_SPAWN_CORE,
+	URD_SPAWN_AS,
+	URD_SPAWN_CPU,
+	URD_SPAWN_NPROC,
+	URD_SPAWN_LIMITS,
+};
+
+/* What of a struct urd_spawn_spec is set; what is not is as in urd itself. */
+#define URD_SPAWN_IDS (1u << 0)
+#define URD_SPAWN_UMASK (1u << 1)
+#define URD_SPAWN_NICE (1u << 2)
+#define URD_SPAWN_OOM (1u << 3)
+#define URD_SPAWN_NO_NEW_PRIVS (1u << 4)
 
 /**
  * struct urd_spawn_spec - how to start the workers of a pool; constant while in use
@@ -30,6 +51,19 @@ struct urd_spawner;
  * @envp_nr: how many
  * @cwd: working directory or NULL
  * @protocol: which descriptors it gets
+ * @set: URD_SPAWN_ bits: which of the following are set
+ * @umask: with URD_SPAWN_UMASK
+ * @nice: with URD_SPAWN_NICE
+ * @oom_score_adj: with URD_SPAWN_OOM; without it, 200 above our own if we may
+ * @uid: with URD_SPAWN_IDS, as all below it but the limits
+ * @gid: its group
+ * @groups: all its groups, @groups_nr of them
+ * @user: name of @uid, or ""
+ * @home: its home directory, or ""
+ * @limits_set: bit per enum urd_spawn_limit
+ * @limits: by enum urd_spawn_limit, those of @limits_set
+ *
+ * All zero from @set on means a worker that is what urd is.
  */
 struct urd_spawn_spec {
 	char **argv;
@@ -37,6 +71,18 @@ struct urd_spawn_spec {
 	u32 envp_nr;
 	const char *cwd;
 	enum urd_protocol protocol;
+	u32 set;
+	mode_t umask;
+	s32 nice;
+	s32 oom_score_adj;
+	uid_t uid;
+	gid_t gid;
+	u32 groups_nr;
+	gid_t groups[URD_SPAWN_GROUPS_MAX];
+	char user[256];
+	char home[1024];
+	u32 limits_set;
+	struct rlimit limits[URD_SPAWN_LIMITS];
 };
 
 /**
@@ -80,18 +126,37 @@ struct urd_child {
  * @slot: as asked
  * @err: 0 or negative errno
  * @step: what failed, a static string; NULL on success
+ * @detail: with which value, and what would help; may be ""
  * @child: the process, on success
  */
 struct urd_spawned {
 	u32 slot;
 	s32 err;
 	const char *step;
+	char detail[128];
 	struct urd_child child;
 };
 
 /**
+ * urd_spawn_conf - put the isolation that a pool asks for into a spec
+ * @spec: filled in from @set on
+ * @conf: where from; names of users and groups are looked up
+ * @err: "KEY: what is wrong", on failure
+ * @len: its size
+ *
+ * Takes the limit of open files that workers get by default from this process, so
+ * it must come before urd raises its own.
+ *
+ * Context: start-up only.  Return: 0 or -EINVAL.
+ */
+int urd_spawn_conf(struct urd_spawn_spec *spec, const struct urd_pool_conf *conf, char *err,
+		   size_t len) URD_MUST_CHECK;
+
+/**
  * urd_spawner_start - start the thread
  * @sp: set to the spawner
+ *
+ * Workers may run on the CPUs that the calling thread has now: pin it later.
  *
  * Return: 0 or negative errno.
  */

@@ -135,7 +135,7 @@ int urd_client_connect(const char *address, int *fd)
 
 	if (!strncmp(address, "unix:", 5))
 		ret = connect_unix(address + 5);
-	else if (address[0] == '/')
+	else if (address[0] == '/' || !strncmp(address, "./", 2))
 		ret = connect_unix(address);
 	else if (!strncmp(address, "tcp:", 4))
 		ret = connect_tcp(address + 4);

@@ -309,7 +309,8 @@ def check_run(folder):
     check_answers(d)
     check_errors(d)
     d.proc.send_signal(signal.SIGHUP)
-    check("SIGHUP is answered in the log", d.await_log(b"reload is not available"))
+    check("SIGHUP reloads", d.await_log(b"reload begun workers=1") and
+          d.await_log(b"reason: reload"), d.log)
     d.proc.send_signal(signal.SIGUSR1)
     check("SIGUSR1 does no harm", d.call("echo", "2").stdout == b"2\n")
     check("SIGTERM stops with 0", d.stop() == 0, d.log)

@@ -13,6 +13,10 @@
 struct sim sim;
 struct sim_total sim_total;
 
+/* Outside of the world: what lies beyond the counts need not be wiped. */
+static struct sim_ev ev[SIM_EVENTS];
+static struct sim_note notes[SIM_NOTES];
+
 /* ---- chance: splitmix64 to seed, xoshiro256** to draw ---- */
 
 static u64 rotl(u64 x, int k)
@@ -101,16 +105,16 @@ void ev_push(u64 t, enum sim_ev_kind kind, u32 idx, u32 tag)
 	u32 i = sim.ev_nr++;
 
 	urd_assert(sim.ev_nr < SIM_EVENTS);
-	while (i && ev_before(&e, &sim.ev[(i - 1) / 2])) {
-		sim.ev[i] = sim.ev[(i - 1) / 2];
+	while (i && ev_before(&e, &ev[(i - 1) / 2])) {
+		ev[i] = ev[(i - 1) / 2];
 		i = (i - 1) / 2;
 	}
-	sim.ev[i] = e;
+	ev[i] = e;
 }
 
 static struct sim_ev ev_pop(void)
 {
-	struct sim_ev top = sim.ev[0], last = sim.ev[--sim.ev_nr];
+	struct sim_ev top = ev[0], last = ev[--sim.ev_nr];
 	u32 i = 0;
 
 	for (;;) {
@@ -118,20 +122,20 @@ static struct sim_ev ev_pop(void)
 
 		if (c >= sim.ev_nr)
 			break;
-		if (c + 1 < sim.ev_nr && ev_before(&sim.ev[c + 1], &sim.ev[c]))
+		if (c + 1 < sim.ev_nr && ev_before(&ev[c + 1], &ev[c]))
 			c++;
-		if (!ev_before(&sim.ev[c], &last))
+		if (!ev_before(&ev[c], &last))
 			break;
-		sim.ev[i] = sim.ev[c];
+		ev[i] = ev[c];
 		i = c;
 	}
-	sim.ev[i] = last;
+	ev[i] = last;
 	return top;
 }
 
 u64 ev_next(void)
 {
-	return sim.ev_nr ? sim.ev[0].t : URD_NEVER;
+	return sim.ev_nr ? ev[0].t : URD_NEVER;
 }
 
 void ev_run(void)
@@ -144,7 +148,7 @@ void ev_run(void)
 		ring_ev_op(e.idx, e.tag);
 		break;
 	case EV_DEADLINE:
-		ring_ev_deadline(e.idx);
+		ring_ev_deadline(e.idx, e.t);
 		break;
 	case EV_CANCEL:
 		ring_ev_cancel(e.idx, e.tag);
@@ -206,7 +210,7 @@ static void note_print(FILE *f, const struct sim_note *n)
 
 void sim_note(enum sim_note_kind what, u32 a, u64 b, u64 c)
 {
-	struct sim_note *n = &sim.note[sim.notes_nr++ % SIM_NOTES];
+	struct sim_note *n = &notes[sim.notes_nr++ % SIM_NOTES];
 
 	*n = (struct sim_note){ .t = sim.now, .what = what, .a = a, .b = b, .c = c };
 	sim.hash = (sim.hash ^ sim.now ^ (u64)what << 56 ^ (u64)a << 40 ^ b << 20 ^ c) *
@@ -224,7 +228,7 @@ void sim_report(void)
 
 	if (!sim.trace)
 		for (; i < sim.notes_nr; i++)
-			note_print(stderr, &sim.note[i % SIM_NOTES]);
+			note_print(stderr, &notes[i % SIM_NOTES]);
 	fprintf(stderr, "sim: options:");
 	SIM_OPTIONS(OPTION_PRINT)
 	fprintf(stderr, "\nsim: FAILED seed=%llu phase=%u turns=%llu; replay: sim --seed %llu --trace\n",

@@ -8,6 +8,7 @@
  */
 #include "ring/ring.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -133,6 +134,16 @@ static u32 *op_place(const struct sim_op *s)
 	return s->type == T_READ ? &sim.chan[f->in].rd_op : &sim.chan[f->out].wr_op;
 }
 
+/* Bytes of a write that may go now: of a short one to a pipe all or none. */
+static u32 write_room(const struct sim_op *s)
+{
+	u32 room = chan_room(fd_get(s->fd)->out), left = s->op->bytes - s->sent;
+
+	if (!s->op->is_sock && s->op->bytes <= PIPE_BUF && room < left)
+		return 0;
+	return urd_min(room, left);
+}
+
 static bool op_is_ready(const struct sim_op *s)
 {
 	const struct sim_fd *f = fd_get(s->fd);
@@ -141,7 +152,7 @@ static bool op_is_ready(const struct sim_op *s)
 	case T_READ:
 		return f->kind == FD_SPAWNER ? spawn_has() : chan_is_readable(f->in);
 	case T_WRITE:
-		return chan_is_writable(f->out);
+		return !sim.chan[f->out].readers || write_room(s) > 0;
 	case T_POLL:
 		return f->kind == FD_PIDFD && sim.worker[f->worker].dead;
 	case T_ACCEPT:
@@ -276,13 +287,12 @@ void urd_op_read(struct urd_ring *ring, struct urd_op *op, int fd, void *buf, u3
 }
 
 void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock,
-		  struct iovec *iov, u32 nr, u64 deadline_ns)
+		  struct iovec *iov, u32 nr, bool wait, u64 deadline_ns)
 {
 	struct sim_op *s = &ring->op[op->index];
 
 	urd_assert(nr >= 1 && nr <= URD_OP_IOV_MAX);
-	op_begin(ring, op, URD_OP_INLINE);
-	(void)fd_get(fd);
+	op_begin(ring, op, wait ? URD_OP_ARMED : URD_OP_INLINE);
 	op->fd = fd;
 	op->is_sock = is_sock;
 	if (nr == 1) {
@@ -295,15 +305,33 @@ void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock
 	for (u32 i = 0; i < nr; i++)
 		op->bytes += (u32)iov[i].iov_len;
 	urd_assert(op->bytes > 0);
+	s->sent = 0;
+	s->sum = iov_sum(op);
+	if (wait) {
+		op_arm(ring, op, T_WRITE, fd, deadline_ns);
+		return;
+	}
 	s->fd = fd;
 	s->type = T_WRITE;
-	s->sent = 0;
 	s->deadline = deadline_ns;
-	s->sum = iov_sum(op);
 	/* nobody may close it meanwhile */
 	sim_check(!*op_place(s), "two writes on one descriptor");
 	*op_place(s) = op->index + 1;
 	ring->inline_new[ring->inline_new_nr++] = op->index;
+}
+
+void urd_op_confirm(struct urd_ring *ring, struct urd_op *op)
+{
+	u32 i = 0;
+
+	urd_assert(op->state == URD_OP_INLINE && op->bytes <= PIPE_BUF);
+	while (i < ring->inline_done_nr && ring->inline_done[i] != op->index)
+		i++;
+	sim_check(i < ring->inline_done_nr, "a write is believed to have gone out that has not");
+	memmove(&ring->inline_done[i], &ring->inline_done[i + 1],
+		(--ring->inline_done_nr - i) * sizeof(ring->inline_done[0]));
+	*op_place(&ring->op[op->index]) = 0;
+	op->state = URD_OP_IDLE;
 }
 
 void urd_op_poll(struct urd_ring *ring, struct urd_op *op, int fd, u32 events, u64 deadline_ns)
@@ -425,6 +453,14 @@ static u32 op_push_bytes(struct sim_op *s, u32 max)
 	return moved;
 }
 
+/* How much of what could be written is: a short write to a pipe is not torn. */
+static u32 write_some(const struct sim_op *s)
+{
+	u32 n = write_room(s);
+
+	return !s->op->is_sock && s->op->bytes <= PIPE_BUF ? n : some(n);
+}
+
 static void op_do_write(u32 idx)
 {
 	struct sim_op *s = &the_ring.op[idx];
@@ -434,7 +470,7 @@ static void op_do_write(u32 idx)
 		op_post(idx, s->sent ? (s32)s->sent : -EPIPE, false);
 		return;
 	}
-	(void)op_push_bytes(s, some(urd_min(chan_room(out), s->op->bytes - s->sent)));
+	(void)op_push_bytes(s, write_some(s));
 	/* a pipe says what went, a socket waits for the rest */
 	if (s->sent == s->op->bytes || !s->op->is_sock || chance(sim.o.short_io))
 		op_post(idx, (s32)s->sent, false);
@@ -459,11 +495,13 @@ void ring_ev_op(u32 idx, u32 seq)
 		op_post(idx, POLLIN, false);
 }
 
-void ring_ev_deadline(u32 idx)
+void ring_ev_deadline(u32 idx, u64 t)
 {
 	struct sim_op *s = &the_ring.op[idx];
 
-	/* one event per op is pending at a time: the earliest that was asked for */
+	/* one event per op counts at a time: the earliest that was asked for */
+	if (t != s->deadline_ev)
+		return;
 	s->deadline_ev = URD_NEVER;
 	if (!s->armed || s->deadline == URD_NEVER)
 		return;
@@ -514,7 +552,7 @@ static void inline_try(u32 idx)
 	struct sim_op *s = &the_ring.op[idx];
 	struct urd_op *op = s->op;
 	u16 out = fd_get(s->fd)->out;
-	u32 room = chan_room(out);
+	u32 room = write_room(s);
 
 	*op_place(s) = 0;
 	s->seq = op->seq;
@@ -524,7 +562,7 @@ static void inline_try(u32 idx)
 		return;
 	}
 	if (room && !chance(sim.o.short_io / 4))
-		(void)op_push_bytes(s, some(urd_min(room, op->bytes)));
+		(void)op_push_bytes(s, write_some(s));
 	if (s->sent == op->bytes) {
 		sim_check(s->sum == iov_sum(op), "bytes changed before they were written");
 		the_ring.inline_done[the_ring.inline_done_nr++] = idx;
@@ -573,16 +611,24 @@ static u32 turn_reap(struct urd_ring *ring, struct urd_done *done, u32 max)
 {
 	u32 n = 0;
 
+	bool pending = chance(sim.o.short_io / 4);
+	u32 kept = 0;
+
 	for (u32 i = 0; i < ring->inline_done_nr; i++) {
 		struct sim_op *s = &ring->op[ring->inline_done[i]];
 
-		urd_assert(n < max);
+		/* of a pipe not all is always known at once */
+		if ((pending && !s->op->is_sock) || n == max) {
+			ring->inline_done[kept++] = ring->inline_done[i];
+			ring->hurry = true;
+			continue;
+		}
 		*op_place(s) = 0;
 		s->op->state = URD_OP_DONE;
 		ring->stats.inlined++;
 		done[n++] = (struct urd_done){ .op = s->op, .res = (s32)s->op->bytes };
 	}
-	ring->inline_done_nr = 0;
+	ring->inline_done_nr = kept;
 	max = urd_min(max, chance(sim.o.batch) ? max : n + 1);
 	while (n < max && ring->cq_nr) {
 		struct sim_cqe *c = &ring->cq[ring->cq_head];

@@ -18,7 +18,7 @@
 #define SIM_CHANS 768u
 #define SIM_CHAN_BYTES 65536u
 #define SIM_FDS 1024u
-#define SIM_OPS 4096u
+#define SIM_OPS 2048u
 #define SIM_WORKERS 256u
 #define SIM_CLIENTS 24u
 #define SIM_REQS 8192u
@@ -55,7 +55,9 @@
 	X(squat)	   /* memory taken away for a while */                                \
 	X(heirs)	   /* workers with children that outlive them */                      \
 	X(drain_mid)	   /* drain while the storm goes on: 1 yes */                         \
-	X(drain_timeout) X(start_ns)
+	X(drain_timeout) X(start_ns) X(rss_base) X(rss_step) X(memory_soft) X(memory_hard)    \
+	X(max_jobs) X(ttl) X(idle_timeout) X(scale_after) X(max_surge) X(recycle_max)         \
+	X(heartbeat) X(orders)
 
 #define SIM_FIELD(n) u64 n;
 /** struct sim_opts - see SIM_OPTIONS */
@@ -209,6 +211,7 @@ struct sim_worker {
 	u32 out_at;
 	u32 out_len;
 	u32 ctl_len;
+	u32 served;
 	struct sim_task tasks[SIM_TASKS];
 	u8 ctl[512];
 };
@@ -228,6 +231,7 @@ struct sim_req {
 	bool told_no; /* answered, executed: no */
 	bool cancelled;
 	bool proof; /* must succeed */
+	bool early_seen; /* answered by a worker that had not read all of it */
 	u16 client;
 	u32 msgid;
 	u32 blob;
@@ -285,7 +289,6 @@ struct sim {
 	struct sim_opts o;
 	struct urd *urd;
 
-	struct sim_ev ev[SIM_EVENTS];
 	u32 ev_nr;
 	u64 ev_order;
 
@@ -316,11 +319,11 @@ struct sim {
 	struct urd_buf squat[SIM_SQUATS];
 	u32 squat_nr;
 
+	u32 slot; /* whose completion is being looked at */
 	u64 turns;
 	u64 outcomes[URD_CODE_NR];
 	u64 hash;
 	u64 notes_nr;
-	struct sim_note note[SIM_NOTES];
 };
 
 extern struct sim sim;
@@ -431,7 +434,7 @@ void sim_wake(struct sim_who who, u64 t);
 void ring_poke(u32 op_plus_1);
 /** ring_ev_op, ring_ev_deadline, ring_ev_cancel - events of ops */
 void ring_ev_op(u32 idx, u32 seq);
-void ring_ev_deadline(u32 idx);
+void ring_ev_deadline(u32 idx, u64 t);
 void ring_ev_cancel(u32 idx, u32 seq);
 /** ring_accept - hand a connection to the accept that is armed */
 void ring_accept(u32 client);

@@ -427,6 +427,31 @@ Test(config, default_address)
 	urd_config_free(c);
 }
 
+Test(config, admin_address)
+{
+	static const char *const command[] = { "cat", NULL };
+	const char *sets[] = { "listen=unix:/run/a", "admin=unix:/run/b", "drain_timeout=5s" };
+	const struct urd_conf *conf;
+	char err[URD_CONFIG_ERR_MAX];
+	struct urd_config *c;
+
+	cr_assert_eq(load(NULL, sets, 3, command, &c, err), 0, "%s", err);
+	conf = &c->values.conf;
+	cr_assert_eq(conf->listen_nr, 2);
+	cr_expect_not(conf->listen[0].admin);
+	cr_expect(conf->listen[1].admin);
+	cr_expect_str_eq(conf->listen[1].address, "unix:/run/b");
+	cr_expect_eq(conf->listen[1].mode, 0);
+	cr_expect_eq(conf->drain_timeout_ns, 5 * URD_SEC);
+	urd_config_free(c);
+	cr_assert_eq(load("admin = \"unix:/run/b?mode=0660\"\npool x { command = y }", NULL, 0,
+			  NULL, &c, err),
+		     0, "%s", err);
+	cr_assert_eq(c->values.conf.listen_nr, 1);
+	cr_expect_eq(c->values.conf.listen[0].mode, 0660);
+	urd_config_free(c);
+}
+
 /* --- errors, word by word --------------------------------------------------------------------- */
 
 /* clang-format off */

@@ -110,7 +110,8 @@ class Packer {
   }
 
   byte(b) {
-    this.buf[this.room(1)] = b;
+    const at = this.room(1); // may replace this.buf, so it comes first
+    this.buf[at] = b;
   }
 
   bytes(b) {

@@ -111,7 +111,7 @@ def _split(address):
     """What connect() takes: ("unix", path) or ("tcp", host, port)."""
     if address.startswith("unix:"):
         return ("unix", address[5:])
-    if address.startswith("/"):
+    if address.startswith(("/", "./")):
         return ("unix", address)
     if address.startswith("tcp:"):
         host, _, port = address[4:].rpartition(":")
