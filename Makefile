@@ -31,7 +31,9 @@ CLANG ?= clang
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
-SUITE_SECONDS ?= 900
+SEEDS ?= 1000
+FIRST ?= 1
+SUITE_SECONDS ?= 420
 
 VERSION := $(shell cat VERSION)
 SOVERSION := 0
@@ -89,6 +91,7 @@ SRC_E2E := $(sort $(wildcard tests/e2e/test_*.c))
 SRC_TLIB := $(sort $(wildcard tests/lib/*.c))
 SRC_WORKERS := $(sort $(wildcard tests/workers/*.c))
 SRC_STRESS := $(sort $(wildcard tests/stress/*.c))
+SRC_SIM := $(sort $(wildcard tests/sim/*.c))
 SRC_FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 SRC_PERF := $(sort $(wildcard perf/*.c))
 SRC_TOOLS := $(sort $(wildcard scripts/*.c))
@@ -108,6 +111,7 @@ OBJ_CLI := $(call objs,$(SRC_CLI))
 OBJ_TLIB := $(call objs,$(SRC_TLIB))
 OBJ_UNIT := $(call objs,$(SRC_UNIT))
 OBJ_E2E := $(call objs,$(SRC_E2E))
+OBJ_SIM := $(call objs,$(SRC_SIM))
 OBJ_SINGLE := $(call objs,$(SRC_WORKERS) $(SRC_STRESS) $(SRC_FUZZ) $(SRC_PERF) $(SRC_TOOLS) \
 	$(SRC_EXAMPLES))
 
@@ -116,6 +120,7 @@ LIB_SO := $(P)/liburd.so
 URD := $(if $(SRC_CLI),$(P)/urd)
 UNIT := $(if $(SRC_UNIT),$(P)/tests/unit)
 E2E := $(if $(SRC_E2E),$(P)/tests/e2e)
+SIM := $(P)/sim/sim
 WORKERS := $(SRC_WORKERS:tests/workers/%.c=$(P)/tests/workers/%)
 STRESS := $(SRC_STRESS:tests/stress/%.c=$(P)/tests/stress/%)
 FUZZERS := $(SRC_FUZZ:tests/fuzz/%.c=$(O)/fuzz/%)
@@ -137,7 +142,7 @@ SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))
 
 # --- targets for people ------------------------------------------------------
 
-.PHONY: all tests examples perf demo check fuzz asan tsan cov mutate lint format docs
+.PHONY: all tests examples perf demo check sim fuzz asan tsan cov mutate lint format docs
 .PHONY: install uninstall dist clean help deps
 .PHONY: check-run stress-run fuzz-run cov-show lint-run check-headers FORCE
 
@@ -174,6 +179,10 @@ cov: ## the tests with line coverage, shown per file
 	$(Q)find $(O)/cov -name '*.gcda' -delete
 	$(Q)rc=0; $(MAKE) --no-print-directory MODE=cov check-run || rc=1; \
 	$(MAKE) --no-print-directory MODE=cov cov-show; exit $$rc
+
+sim: ## SEEDS (1000) simulated runs from FIRST (1) on, after those that once failed
+	$(Q)$(SUBMAKE) $(SIM)
+	$(Q)$(SIM) --list tests/sim/SEEDS --first $(FIRST) --seeds $(SEEDS) --coverage
 
 fuzz: ## the decoders against libFuzzer, FUZZ_SECONDS (60) in all
 	$(Q)scripts/install-deps lint
@@ -265,6 +274,12 @@ $(WORKERS) $(STRESS): $(P)/tests/%: $(D)/tests/%.o $(LIB_A)
 $(PERF): $(P)/perf/%: $(D)/perf/%.o $(LIB_A)
 	$(call link,-lm)
 
+# Its ring and spawner come before those of the library; a few calls are watched.
+SIM_WRAP := urd_slot_fsm urd_slot_dispatch urd_slot_complete urd_job_answer close listeners_init \
+	urd_log_line
+$(SIM): $(OBJ_SIM) $(LIB_A) $(D)/sources
+	$(call link,$(SIM_WRAP:%=-Wl,--wrap=%))
+
 $(TOOLS): $(P)/tools/%: $(D)/scripts/%.o $(LIB_A)
 	$(call link)
 
@@ -276,15 +291,15 @@ $(FUZZERS): $(O)/fuzz/%: $(D)/tests/fuzz/%.o $(LIB_A)
 	$(call link,-fsanitize=fuzzer)
 endif
 
--include $(patsubst %.o,%.d,$(OBJ_LIB) $(OBJ_CLI) $(OBJ_TLIB) $(OBJ_UNIT) $(OBJ_E2E) $(OBJ_SINGLE))
+-include $(patsubst %.o,%.d,$(OBJ_LIB) $(OBJ_CLI) $(OBJ_TLIB) $(OBJ_UNIT) $(OBJ_E2E) $(OBJ_SIM) $(OBJ_SINGLE))
 
 # --- running tests -----------------------------------------------------------
 
 # $(call suite,NAME,COMMAND): output is shown and kept in $(P)/log; a failure is
 # remembered in rc, so that one bad suite does not hide the next.
 suite = printf '  %-7s %s\n' TEST '$(1)'; \
-	timeout $(SUITE_SECONDS) $(2) 2>&1 | tee $(P)/log/$(1).log || \
-	{ rc=1; echo "urd: $(1) failed" >&2; };
+	timeout $(SUITE_SECONDS) $(2) >$(P)/log/$(1).log 2>&1 </dev/null || \
+	{ rc=1; echo "urd: $(1) failed" >&2; }; cat $(P)/log/$(1).log;
 
 # Sanitizers report into files: a leak in a process that a test started, or in a
 # test that passed, counts as well.

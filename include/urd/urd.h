@@ -394,7 +394,7 @@ int urd_drain(struct urd *urd, uint64_t timeout_ns);
  * @pool: name, or NULL for the default pool
  * @n: at least 1; more than max_workers counts as max_workers
  *
- * It is the pool's new min_workers. Workers above it leave once they are idle.
+ * It is the pool's new min_workers. Workers above it finish what they have and leave.
  *
  * Context: only the thread that turns the ring; it does so afterwards.
  * Return: the number set; -EINVAL (@n is 0), -ENOENT (no such pool), -EPERM (wrong

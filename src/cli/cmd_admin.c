@@ -99,15 +99,17 @@ static int scale_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char scale_usage[] =
+	"usage: urd scale [OPTION]... POOL NUMBER\n"
+	"\n"
+	"Sets the number of workers of a pool, at most its max_workers. More are\n"
+	"started at once; those that are too many finish what they have and leave.\n" OPTIONS
+		OPTION_HELP EXITS;
+
 int urd_cmd_scale(int argc, char **argv)
 {
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd scale [OPTION]... POOL NUMBER\n"
-			"\n"
-			"Sets the number of workers of a pool, at most its max_workers. More are\n"
-			"started at once; those that are too many leave when they are idle.\n" OPTIONS
-				OPTION_HELP EXITS,
+		.usage = scale_usage,
 		.takes = "POOL and NUMBER",
 		.args_min = 2,
 		.args_max = 2,
@@ -136,15 +138,17 @@ static int replaced_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char reload_usage[] =
+	"usage: urd reload [OPTION]... [POOL]\n"
+	"\n"
+	"Replaces the workers of one pool or of all, one after the other. An old one\n"
+	"leaves when a new one is ready: if new ones do not start, old ones stay.\n" OPTIONS
+		OPTION_HELP EXITS;
+
 int urd_cmd_reload(int argc, char **argv)
 {
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd reload [OPTION]... [POOL]\n"
-			"\n"
-			"Replaces the workers of one pool or of all, one after the other. An old one\n"
-			"leaves when a new one is ready: if new ones do not start, old ones stay.\n" OPTIONS
-				OPTION_HELP EXITS,
+		.usage = reload_usage,
 		.takes = "one POOL at most",
 		.args_max = 1,
 	};
@@ -159,13 +163,16 @@ int urd_cmd_reload(int argc, char **argv)
 	return urd_admin_ask(&a, "urd.reload", params_end(&p), replaced_show);
 }
 
+static const char recycle_usage[] =
+	"usage: urd recycle [OPTION]... POOL [PID]\n"
+	"\n"
+	"Replaces one worker of a pool, or all of them one after the other. Each\n"
+	"finishes what it has first.\n" OPTIONS OPTION_HELP EXITS;
+
 int urd_cmd_recycle(int argc, char **argv)
 {
 	struct urd_admin_args a = {
-		.usage = "usage: urd recycle [OPTION]... POOL [PID]\n"
-			 "\n"
-			 "Replaces one worker of a pool, or all of them one after the other. Each\n"
-			 "finishes what it has first.\n" OPTIONS OPTION_HELP EXITS,
+		.usage = recycle_usage,
 		.takes = "POOL and perhaps PID",
 		.args_min = 1,
 		.args_max = 2,
@@ -190,14 +197,16 @@ static int kill_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char kill_usage[] =
+	"usage: urd kill [OPTION]... PID\n"
+	"\n"
+	"Kills a worker at once, with its children. Its callers get WORKER_DIED, and\n"
+	"another worker takes its place.\n" OPTIONS OPTION_HELP EXITS;
+
 int urd_cmd_kill(int argc, char **argv)
 {
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd kill [OPTION]... PID\n"
-			"\n"
-			"Kills a worker at once, with its children. Its callers get WORKER_DIED, and\n"
-			"another worker takes its place.\n" OPTIONS OPTION_HELP EXITS,
+		.usage = kill_usage,
 		.takes = "one PID",
 		.args_min = 1,
 		.args_max = 1,
@@ -221,16 +230,17 @@ static int drain_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char drain_usage[] =
+	"usage: urd drain [OPTION]...\n"
+	"\n"
+	"Takes no new requests, finishes those that are there, and ends urd. Once more\n"
+	"with a shorter time makes it quicker.\n" OPTIONS
+	"  -t, --timeout TIME    cut what still runs then; else drain_timeout\n" OPTION_HELP EXITS;
+
 int urd_cmd_drain(int argc, char **argv)
 {
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd drain [OPTION]...\n"
-			"\n"
-			"Takes no new requests, finishes those that are there, and ends urd. Once more\n"
-			"with a shorter time makes it quicker.\n" OPTIONS
-			"  -t, --timeout TIME    cut what still runs then, like 10s; else drain_timeout\n" OPTION_HELP
-				EXITS,
+		.usage = drain_usage,
 		.timeout = true,
 	};
 	int code = urd_admin_args(argc, argv, &a);

@@ -2,11 +2,15 @@
 /*
  * urd call: one request to a running urd, JSON in and out.  The exit code tells
  * a script the one thing it needs to know before it tries again: whether the
- * request was executed.
+ * request was executed.  A signal to stop cancels the request first.
  */
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 #include <urd/client.h>
 
@@ -14,6 +18,11 @@
 #include "cli/config_value.h"
 #include "cli/json.h"
 #include "wire/mp.h"
+
+/* urd's own answer comes a moment after the time is up, and says more than we could. */
+#define ANSWER_GRACE_MS 50u
+/* How long the answer to a cancelled request is waited for. */
+#define CANCEL_WAIT_MS 1000u
 
 static const char usage[] =
 	"usage: urd call [OPTION]... [POOL/]METHOD [PARAMS]\n"
@@ -24,9 +33,15 @@ static const char usage[] =
 	"  -s, --socket ADDRESS  where urd listens: unix:/path, /path, tcp:host:port;\n"
 	"                        else $URD_SOCKET, else the default of \"urd run\"\n"
 	"  -t, --timeout TIME    wait no longer, like 5s or 500ms; urd is told as well\n"
+	"      --stream          print each chunk of the answer as a line, as it comes;\n"
+	"                        the result that follows only with --with-result\n"
+	"      --with-result     with --stream, print the result too, as the last line\n"
+	"      --progress        print progress on stderr, as it comes\n"
 	"      --raw             PARAMS (\"-\" or @FILE) and answer are MessagePack\n"
 	"      --json-errors     errors on stderr as one line of JSON\n"
 	"  -h, --help            print this\n"
+	"\n"
+	"Ctrl-C cancels the request and waits up to a second for what comes of it.\n"
 	"\n"
 	"Exit status: 0 success; 1 the worker answered with an error; 2 wrong usage;\n"
 	"3 failed, not executed; 4 failed, perhaps executed; 5 cannot connect.\n"
@@ -41,6 +56,15 @@ struct call_args {
 	struct urd_client_opts opts;
 	bool raw;
 	bool json_errors;
+	bool with_result;
+};
+
+/* struct waiting - the request that is waited for, at most until @until_ms */
+struct waiting {
+	struct urd_client *client;
+	u32 msgid;
+	u64 until_ms;
+	bool cancelled;
 };
 
 /* Read everything behind a descriptor. */
@@ -174,10 +198,25 @@ static int error_tell(const struct call_args *args, int code, const char *name,
 	return executed == URD_EXECUTED_MAYBE ? URD_EXIT_MAYBE : URD_EXIT_FAILED;
 }
 
-static int answer_tell(const struct call_args *args, const struct urd_answer *answer)
+/* A value on stdout. Return: 0 or negative errno; an error was told. */
+static int value_print(const struct call_args *args, const struct urd_answer *answer)
 {
 	int ret = 0;
 
+	if (args->raw) {
+		fwrite(answer->result, 1, answer->result_len, stdout);
+	} else {
+		ret = urd_json_print(answer->result, answer->result_len, stdout);
+		putchar('\n');
+	}
+	if (ret)
+		fprintf(stderr, "urd call: the answer cannot be written as JSON (%s), try --raw\n",
+			ret == -E2BIG ? "nested too deep" : strerror(-ret));
+	return ret;
+}
+
+static int answer_tell(const struct call_args *args, const struct urd_answer *answer)
+{
 	if (answer->code == URD_APP)
 		(void)error_tell(args, URD_APP, urd_code_name(URD_APP), URD_EXECUTED_YES,
 				 answer->message, answer);
@@ -186,18 +225,21 @@ static int answer_tell(const struct call_args *args, const struct urd_answer *an
 	if (answer->code != URD_OK)
 		return error_tell(args, (int)answer->code, urd_code_name((int)answer->code),
 				  answer->executed, answer->message, answer);
-	if (args->raw) {
-		fwrite(answer->result, 1, answer->result_len, stdout);
-	} else {
-		ret = urd_json_print(answer->result, answer->result_len, stdout);
-		putchar('\n');
-	}
-	if (ret) {
-		fprintf(stderr, "urd call: the answer cannot be written as JSON (%s), try --raw\n",
-			ret == -E2BIG ? "nested too deep" : strerror(-ret));
+	if ((!args->opts.stream || args->with_result) && value_print(args, answer))
 		return URD_EXIT_FAILED;
-	}
 	return urd_cli_flush() ? URD_EXIT_OK : URD_EXIT_FAILED;
+}
+
+/* What comes before the answer. Return: 0 or negative errno; an error was told. */
+static int part_tell(const struct call_args *args, const struct urd_answer *part)
+{
+	if (part->kind == URD_KIND_CHUNK)
+		return value_print(args, part);
+	fprintf(stderr, args->json_errors ? "{\"progress\":" : "urd: progress: ");
+	if (urd_json_print(part->result, part->result_len, stderr))
+		fprintf(stderr, "null");
+	fprintf(stderr, args->json_errors ? "}\n" : "\n");
+	return 0;
 }
 
 static int failure_tell(const struct call_args *args, int err)
@@ -206,6 +248,9 @@ static int failure_tell(const struct call_args *args, int err)
 	case -ETIMEDOUT:
 		return error_tell(args, -1, "TIMEOUT", URD_EXECUTED_MAYBE,
 				  "no answer came within the time given by --timeout", NULL);
+	case -EINTR:
+		return error_tell(args, -1, "INTERRUPTED", URD_EXECUTED_MAYBE,
+				  "cancelled by a signal, and no answer came", NULL);
 	case -EMSGSIZE:
 		return error_tell(args, URD_TOO_LARGE, urd_code_name(URD_TOO_LARGE),
 				  URD_EXECUTED_NO, "the request is larger than 16 MiB", NULL);
@@ -221,11 +266,145 @@ static int failure_tell(const struct call_args *args, int err)
 	}
 }
 
+static u64 now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000 + (u64)ts.tv_nsec / NSEC_PER_MSEC;
+}
+
+/* Counts signals; a handler has no other way to know it. */
+static int signals_fd = -1;
+
+static void signal_note(int sig)
+{
+	int err = errno;
+
+	(void)sig;
+	(void)eventfd_write(signals_fd, 1); /* fails after 2^64 signals */
+	errno = err;
+}
+
+/*
+ * From now on, what ends a program is counted. A handler, not a signalfd: a write
+ * to a reader that stands still is to be interrupted, too.
+ */
+static int signals_open(void)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	const struct sigaction note = { .sa_handler = signal_note };
+	struct sigaction old;
+
+	signals_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (signals_fd < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
+		if (!sigaction(sigs[i], NULL, &old) && old.sa_handler != SIG_IGN)
+			(void)sigaction(sigs[i], &note, NULL);
+	return 0;
+}
+
+static bool signals_came(void)
+{
+	eventfd_t n;
+
+	return eventfd_read(signals_fd, &n) == 0;
+}
+
+/*
+ * The first signal cancels the request and leaves it little time; the second one
+ * ends the wait. Return: 0 to go on, -EINTR, or as urd_client_cancel().
+ */
+static int signals_heed(struct waiting *w)
+{
+	if (!signals_came())
+		return 0;
+	if (w->cancelled)
+		return -EINTR;
+	w->cancelled = true;
+	w->until_ms = urd_min(w->until_ms, now_ms() + CANCEL_WAIT_MS);
+	return urd_client_cancel(w->client, w->msgid);
+}
+
+/* Wait for bytes or a signal. Return: 0, -ETIMEDOUT, or as signals_heed(). */
+static int call_wait(struct waiting *w)
+{
+	struct pollfd p[] = {
+		{ .fd = urd_client_fd(w->client), .events = urd_client_events(w->client) },
+		{ .fd = signals_fd, .events = POLLIN },
+	};
+	u64 now = now_ms();
+	int timeout_ms = -1;
+
+	/* a chunk is of use to the next program when it comes, not when there are many */
+	if (fflush(stdout) || ferror(stdout))
+		return signals_came() ? -EINTR : -EIO;
+	if (now >= w->until_ms)
+		return w->cancelled ? -EINTR : -ETIMEDOUT;
+	if (w->until_ms != URD_NEVER)
+		timeout_ms = (int)urd_min(w->until_ms - now, (u64)INT32_MAX);
+	if (poll(p, ARRAY_SIZE(p), timeout_ms) < 0 && errno != EINTR)
+		return -errno;
+	return signals_heed(w);
+}
+
+/* Tell whatever comes. Return: 0 and @code with the answer, else negative errno. */
+static int parts_tell(const struct call_args *args, struct waiting *w, int *code)
+{
+	struct urd_answer answer;
+	int ret;
+
+	for (;;) {
+		ret = urd_client_turn(w->client, &answer);
+		if (ret < 0)
+			return ret;
+		if (!ret) {
+			ret = call_wait(w);
+		} else if (answer.kind == URD_KIND_ANSWER) {
+			*code = answer_tell(args, &answer);
+			return 0;
+		} else {
+			ret = part_tell(args, &answer) ? -EIO : signals_heed(w);
+		}
+		if (ret)
+			return ret;
+	}
+}
+
+/* Send the request and tell what comes of it. Return: an exit code. */
+static int request_run(const struct call_args *args, struct urd_client *client,
+		       const struct urd_json_buf *params)
+{
+	struct waiting w = { .client = client, .until_ms = URD_NEVER };
+	struct urd_answer answer;
+	int code = URD_EXIT_FAILED;
+	int ret;
+
+	ret = signals_open();
+	if (ret)
+		return failure_tell(args, ret);
+	if (args->opts.deadline_ms)
+		w.until_ms = now_ms() + args->opts.deadline_ms + ANSWER_GRACE_MS;
+	ret = urd_client_send(client, args->method, params->p, params->len, &args->opts, &w.msgid);
+	if (!ret)
+		ret = parts_tell(args, &w, &code);
+	if (!ret)
+		return code;
+	if (ret == -ETIMEDOUT || ret == -EINTR || ret == -EIO) {
+		(void)urd_client_cancel(client, w.msgid);
+		(void)urd_client_turn(client, &answer);
+	}
+	/* it was told, or urd_cli_flush() does */
+	if (ret == -EIO && (!ferror(stdout) || !urd_cli_flush()))
+		return URD_EXIT_FAILED;
+	return failure_tell(args, ret);
+}
+
 static int call_do(const struct call_args *args)
 {
 	struct urd_json_buf params = { .p = NULL };
 	struct urd_client *client = NULL;
-	struct urd_answer answer;
 	char message[512];
 	int code = URD_EXIT_USAGE;
 	int ret = params_read(args, &params);
@@ -240,8 +419,7 @@ static int call_do(const struct call_args *args)
 		code = URD_EXIT_NO_CONNECT;
 		goto out_free;
 	}
-	ret = urd_client_call(client, args->method, params.p, params.len, &args->opts, &answer);
-	code = ret ? failure_tell(args, ret) : answer_tell(args, &answer);
+	code = request_run(args, client, &params);
 out_free:
 	urd_client_close(client);
 	free(params.p);
@@ -273,12 +451,35 @@ static int timeout_parse(const char *text, struct call_args *args)
 	return 0;
 }
 
+/* What is no option; -1 to go on, else an exit code. */
+static int args_take(int argc, char **argv, struct call_args *args)
+{
+	if (optind == argc || !*argv[optind])
+		return urd_cli_usage("call", "no method");
+	args->method = argv[optind++];
+	if (optind < argc)
+		args->params = argv[optind++];
+	if (optind < argc)
+		return urd_cli_usage("call",
+				     "\"%s\" is one argument too many, options go before the "
+				     "method",
+				     argv[optind]);
+	if (args->raw && args->params && strcmp(args->params, "-") && *args->params != '@')
+		return urd_cli_usage("call", "--raw takes params from \"-\" or @FILE");
+	if (args->with_result && !args->opts.stream)
+		return urd_cli_usage("call", "--with-result goes with --stream");
+	return -1;
+}
+
 /* Options; -1 to go on, else an exit code. */
 static int args_parse(int argc, char **argv, struct call_args *args)
 {
 	static const struct option longs[] = {
 		{ "socket", required_argument, NULL, 's' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "stream", no_argument, NULL, 'c' },
+		{ "with-result", no_argument, NULL, 'w' },
+		{ "progress", no_argument, NULL, 'p' },
 		{ "raw", no_argument, NULL, 'r' },
 		{ "json-errors", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, URD_OPT_HELP },
@@ -295,6 +496,15 @@ static int args_parse(int argc, char **argv, struct call_args *args)
 			if (timeout_parse(optarg, args))
 				return URD_EXIT_USAGE;
 			break;
+		case 'c':
+			args->opts.stream = true;
+			break;
+		case 'w':
+			args->with_result = true;
+			break;
+		case 'p':
+			args->opts.progress = true;
+			break;
 		case 'r':
 			args->raw = true;
 			break;
@@ -308,19 +518,7 @@ static int args_parse(int argc, char **argv, struct call_args *args)
 			return URD_EXIT_USAGE;
 		}
 	}
-	if (optind == argc || !*argv[optind])
-		return urd_cli_usage("call", "no method");
-	args->method = argv[optind++];
-	if (optind < argc)
-		args->params = argv[optind++];
-	if (optind < argc)
-		return urd_cli_usage("call",
-				     "\"%s\" is one argument too many, options go before the "
-				     "method",
-				     argv[optind]);
-	if (args->raw && args->params && strcmp(args->params, "-") && *args->params != '@')
-		return urd_cli_usage("call", "--raw takes params from \"-\" or @FILE");
-	return -1;
+	return args_take(argc, argv, args);
 }
 
 int urd_cmd_call(int argc, char **argv)

@@ -192,18 +192,18 @@ static void outcomes_show(struct rows rows)
 	printf("\n%-*s %9s %7s %7s %7s %7s %7s %7s\n", NAME_WIDTH, "REQUESTS", "OK", "APP", "BUSY",
 	       "TIMEOUT", "DIED", "OTHER", "LATE");
 	while (rows_next(&rows, &p)) {
-		u64 other = 0;
+		u64 late, other = 0;
 
 		if (urd_mp_find(&p, "outcomes", &o))
 			continue;
+		late = get_uint(&o, "QUEUE_TIMEOUT") + get_uint(&o, "EXEC_TIMEOUT");
 		for (int code = URD_PROTOCOL; code < URD_CODE_NR; code++)
 			other += get_uint(&o, urd_code_name(code));
 		printf("%-*s %9s %7s %7s %7s %7s %7s %7s\n", NAME_WIDTH,
 		       get_text(&p, "name", NAME_WIDTH).text, show_count(get_uint(&o, "OK")).text,
 		       show_count(get_uint(&o, "APP")).text, show_count(get_uint(&o, "BUSY")).text,
-		       show_count(get_uint(&o, "QUEUE_TIMEOUT") + get_uint(&o, "EXEC_TIMEOUT")).text,
-		       show_count(get_uint(&o, "WORKER_DIED")).text, show_count(other).text,
-		       show_count(get_uint(&p, "late")).text);
+		       show_count(late).text, show_count(get_uint(&o, "WORKER_DIED")).text,
+		       show_count(other).text, show_count(get_uint(&p, "late")).text);
 	}
 }
 
@@ -229,16 +229,18 @@ static int status_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char status_usage[] =
+	"usage: urd status [OPTION]...\n"
+	"\n"
+	"Tells how a running urd is: its pools and what became of their requests.\n"
+	"HEALTH is ok; short: fewer workers ready than wanted; none: no worker ready;\n"
+	"failed: workers do not start, callers are told so.\n" OPTIONS;
+
 int urd_cmd_status(int argc, char **argv)
 {
 	static const u8 nil = 0xc0;
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd status [OPTION]...\n"
-			"\n"
-			"Tells how a running urd is: its pools and what became of their requests.\n"
-			"HEALTH is ok; short: fewer workers ready than wanted; none: no worker ready;\n"
-			"failed: workers do not start, and callers are told so.\n" OPTIONS,
+		.usage = status_usage,
 	};
 	int code = urd_admin_args(argc, argv, &a);
 
@@ -277,15 +279,17 @@ static int workers_show(const struct urd_admin_args *a, struct urd_span result)
 	return 0;
 }
 
+static const char workers_usage[] =
+	"usage: urd workers [OPTION]... [POOL]\n"
+	"\n"
+	"Lists the workers of a running urd, or of one pool. LEAVING is why a worker is\n"
+	"to be replaced, or has been told to go.\n" OPTIONS;
+
 int urd_cmd_workers(int argc, char **argv)
 {
 	static const u8 nil = 0xc0;
 	struct urd_admin_args a = {
-		.usage =
-			"usage: urd workers [OPTION]... [POOL]\n"
-			"\n"
-			"Lists the workers of a running urd, or of one pool. LEAVING is why a worker is\n"
-			"to be replaced, or has been told to go.\n" OPTIONS,
+		.usage = workers_usage,
 		.takes = "one POOL at most",
 		.args_max = 1,
 	};

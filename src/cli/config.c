@@ -243,7 +243,8 @@ static int admin_finish(struct urd_build *b)
 	if (!v->admin.address)
 		return 0;
 	if (n == URD_LISTEN_MAX)
-		return urd_build_fail(b, where, "with admin there are more than %u addresses, drop one",
+		return urd_build_fail(b, where,
+				      "with admin there are more than %u addresses, drop one",
 				      URD_LISTEN_MAX);
 	list = urd_build_alloc(b, (n + 1) * sizeof(*list));
 	for (u32 i = 0; i < n; i++) {

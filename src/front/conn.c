@@ -278,6 +278,9 @@ static void conn_write(struct urd_conn *conn)
 	}
 	urd_op_write(conn_ring(conn), conn_op(conn, CONN_OP_WR), conn->fd, true, conn->iov, n,
 		     conn->sent > 0, deadline);
+	/* more answers, its end, or its next requests wait for this one to have gone out */
+	if (n < conn->answers_nr || urd_op_is_idle(conn_op(conn, CONN_OP_RD)))
+		conn->front->core->behind = true;
 }
 
 static void conn_written(struct urd_conn *conn, s32 res)

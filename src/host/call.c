@@ -128,7 +128,8 @@ void host_take(struct urd *urd, struct urd_request *rq)
 void host_doorbell(struct urd *urd)
 {
 	struct urd_list todo, *n;
-	bool over;
+	bool over, drain;
+	u64 drain_ns;
 
 	urd_list_init(&todo);
 	pthread_mutex_lock(&urd->lock);
@@ -136,8 +137,8 @@ void host_doorbell(struct urd *urd)
 		urd_list_push(&todo, n);
 	urd->inbox_nr = 0;
 	over = urd->over;
-	if (urd->wants_drain && !over)
-		host_drain(urd, urd->wants_drain_ns);
+	drain = urd->wants_drain && !over;
+	drain_ns = urd->wants_drain_ns;
 	pthread_mutex_unlock(&urd->lock);
 	while ((n = urd_list_pop(&todo))) {
 		struct urd_request *rq = urd_list_entry(n, struct urd_request, node);
@@ -147,6 +148,9 @@ void host_doorbell(struct urd *urd)
 		else
 			host_take(urd, rq);
 	}
+	/* what was handed in before it is finished, and nothing comes after it */
+	if (drain)
+		host_drain(urd, drain_ns);
 	if (!over && !urd->doorbell_op.cancelling && urd_op_is_idle(&urd->doorbell_op))
 		urd_op_read(urd->core.ring, &urd->doorbell_op, urd->doorbell, &urd->doorbell_count,
 			    sizeof(urd->doorbell_count), URD_NEVER);

@@ -102,8 +102,10 @@ bool host_turn(struct urd *urd, u64 until_ns)
 	struct urd_done done[TURN_MAX];
 	u32 n;
 
-	if (urd->draining && urd_ring_is_pending(core->ring))
+	/* a write that goes out at once wakes nobody: whoever waits for its end asks */
+	if ((urd->draining || core->behind) && urd_ring_is_pending(core->ring))
 		until_ns = 0;
+	core->behind = false;
 	n = urd_ring_turn(core->ring, urd_min(until_ns, urd_heap_next(&core->heap)), done,
 			  TURN_MAX);
 	core->now_ns = urd_ring_now(core->ring);

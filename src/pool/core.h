@@ -188,6 +188,7 @@ struct urd_core {
 	u64 random;
 	u32 msgid;
 	bool draining;
+	bool behind; /* something waits for a write that may have gone out already */
 
 	struct urd_job *jobs;
 	u32 jobs_nr;

@@ -108,15 +108,28 @@ static bool pool_can_spare(const struct urd_pool *pool, const struct urd_slot *s
 	return ready + pool_recycle_max(pool) > pool->want;
 }
 
-/* The one that has been idle for longest; the list has the warmest first. */
+/*
+ * The one that has been idle for longest; the list has the warmest first.  If all
+ * are busy, and they may be so for ever, one that has the least to finish.
+ */
 static struct urd_slot *pool_coldest(const struct urd_pool *pool)
 {
-	struct urd_slot *slot;
+	struct urd_slot *best = NULL;
 
-	if (urd_list_empty(&pool->open))
-		return NULL;
-	slot = urd_list_last(&pool->open, struct urd_slot, open);
-	return slot->state == SLOT_IDLE ? slot : NULL;
+	if (!urd_list_empty(&pool->open)) {
+		best = urd_list_last(&pool->open, struct urd_slot, open);
+		if (best->state == SLOT_IDLE)
+			return best;
+	}
+	best = NULL;
+	for (u32 i = 0; i < pool->slots_nr; i++) {
+		struct urd_slot *slot = &pool->slots[i];
+
+		if (slot->state == SLOT_IDLE || slot->state == SLOT_BUSY)
+			if (!best || slot->jobs_nr < best->jobs_nr)
+				best = slot;
+	}
+	return best;
 }
 
 void urd_pool_balance(struct urd_pool *pool)
@@ -252,12 +265,15 @@ void urd_pool_aged(struct urd_slot *slot)
 
 	if (!slot_serves(slot))
 		return;
-	if (slot->ttl_due_ns <= now) {
+	if (slot->ttl_due_ns <= now && !slot->leave) {
 		urd_pool_leave(slot, URD_WHY_TTL);
 	} else if (slot->state == SLOT_IDLE && slot_idle_due(slot) <= now) {
 		pool->want--;
-		urd_slot_retire(slot, URD_WHY_IDLE);
-		return;
+		/* not the last that serves, while others only try to */
+		if (urd_pool_ready(pool) > pool->want) {
+			urd_slot_retire(slot, URD_WHY_IDLE);
+			return;
+		}
 	}
 	urd_pool_age(slot);
 }

@@ -155,6 +155,18 @@ static void act_send_req(struct urd_slot *slot, struct urd_job *job)
 	slot_write_next(slot);
 }
 
+/* Did it end as it was meant to? The others are for an operator to see. */
+static bool slot_ended_well(const struct urd_slot *slot)
+{
+	bool clean = !strcmp(slot->exit_text, "exit status 0");
+
+	if (slot->why == URD_WHY_ASKED)
+		return clean;
+	if (slot->why <= URD_WHY_DRAIN || slot->why == URD_WHY_FORCED)
+		return slot->asked;
+	return clean && slot->why >= URD_WHY_MAX_JOBS && slot->why != URD_WHY_MEMORY_HARD;
+}
+
 static void act_reap(struct urd_slot *slot)
 {
 	struct urd_tags tags = slot_tags(slot);
@@ -170,7 +182,7 @@ static void act_reap(struct urd_slot *slot)
 			 (int)urd_min(slot->tail_len, 128u),
 			 slot->tail + slot->tail_len - urd_min(slot->tail_len, 128u));
 	slot->pool->stats.exits_by[slot->why]++;
-	if (slot->asked && slot->why <= URD_WHY_ASKED)
+	if (slot_ended_well(slot))
 		pr_info(slot->core->log, &tags, "worker ended: %s; reason: %s; served %llu",
 			slot->exit_text, urd_why_text(slot->why), (unsigned long long)slot->served);
 	else
@@ -268,13 +280,15 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		act_send_req(slot, what->job);
 	if (acts & SACT(SEND_CANCEL)) {
 		what->job->tell_cancel = true;
+		if (what->job == slot->writing) /* it must have gone out first */
+			slot->core->behind = true;
 		urd_slot_tell(slot);
 	}
 	if (acts & SACT(CLOSE_TASK))
 		urd_child_end_input(&slot->child);
 	if (acts & SACT(SIG_TERM))
 		urd_child_signal(&slot->child, SIGTERM);
-	if (acts & SACT(SIG_KILL))
+	if ((acts & SACT(SIG_KILL)) && !slot->exited) /* once collected, its number may be another's */
 		urd_child_kill_all(&slot->child);
 	if (acts & SACT(MARK_UNWANTED))
 		slot->unwanted = true;

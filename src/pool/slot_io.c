@@ -58,8 +58,13 @@ static u64 slot_task_due(const struct urd_slot *slot)
 
 void slot_starve(struct urd_slot *slot)
 {
+	u64 due = slot->state == SLOT_BOOTING ? slot->due_ns : slot_task_due(slot);
+
 	if (urd_list_empty(&slot->hungry))
 		urd_list_push(&slot->core->starved, &slot->hungry);
+	/* no read is armed that could carry the deadline */
+	if (due < (urd_timer_is_set(&slot->timer) ? slot->timer.due_ns : URD_NEVER))
+		urd_timer_set(&slot->core->heap, &slot->timer, due);
 }
 
 void slot_arm_task(struct urd_slot *slot)
@@ -70,6 +75,8 @@ void slot_arm_task(struct urd_slot *slot)
 
 	if (slot->state < SLOT_BUSY || slot->state > SLOT_TERMING || slot->broken || slot->parsing)
 		return;
+	if (!urd_list_empty(&slot->hungry))
+		return; /* a frame is there, and only memory for it is not */
 	due = slot_task_due(slot);
 	if (!slot_op_idle(slot, SLOT_OP_TASK_RD)) {
 		if (due < slot->read_due_ns) /* comes back cancelled, and is armed anew */
@@ -90,7 +97,8 @@ void slot_arm_control(struct urd_slot *slot)
 	u8 *p;
 	u32 len;
 
-	if (slot->exited || slot->child.ctl_rd < 0 || !slot_op_idle(slot, SLOT_OP_CTL_RD))
+	if (slot->exited || slot->child.ctl_rd < 0 || !slot_op_idle(slot, SLOT_OP_CTL_RD) ||
+	    !urd_list_empty(&slot->hungry))
 		return;
 	if (urd_inbox_space(&slot->ctl, &p, &len)) {
 		slot_starve(slot);
@@ -144,8 +152,12 @@ void slot_write_next(struct urd_slot *slot)
 {
 	struct urd_job *job;
 
-	if (slot->writing || slot->broken)
+	if (slot->broken)
 		return;
+	if (slot->writing) {
+		slot->core->behind = true;
+		return;
+	}
 	urd_list_for_each(job, &slot->jobs, node)
 		if (!job->frame)
 			break;
@@ -158,14 +170,20 @@ void slot_write_next(struct urd_slot *slot)
 	urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_TASK_WR), slot->child.task_wr,
 		     slot->child.task_wr == slot->child.task_rd, slot->iov, job->meta_len ? 2 : 1,
 		     false, URD_NEVER);
+	if (job != urd_list_last(&slot->jobs, struct urd_job, node))
+		slot->core->behind = true;
 }
 
 void urd_slot_tell(struct urd_slot *slot)
 {
 	u32 len;
 
-	if (slot->broken || !slot_op_idle(slot, SLOT_OP_CTL_WR))
-		return; /* later: when what is being written has gone out */
+	if (slot->broken)
+		return;
+	if (!slot_op_idle(slot, SLOT_OP_CTL_WR)) {
+		slot->core->behind = true; /* later: when what is being written has gone out */
+		return;
+	}
 	len = slot_pack_control(slot);
 	if (!len)
 		return;
@@ -218,6 +236,12 @@ static void slot_check_jobs(struct urd_slot *slot)
 			return;
 		if (job->overdue || slot_job_due(slot, job) > now)
 			continue;
+		if (!job->frame) {
+			/* the worker has not heard of it, and will not */
+			urd_job_answer(slot->core, job, URD_EXEC_TIMEOUT);
+			slot_forget(slot, job);
+			continue;
+		}
 		if (job->early) {
 			slot_bad(slot, "it answered a request and does not read the rest of it");
 			return;
@@ -480,4 +504,6 @@ void urd_slot_feed(struct urd_slot *slot)
 		slot_control_frames(slot);
 		slot_arm_control(slot);
 	}
+	if (!urd_list_empty(&slot->hungry))
+		slot_check_due(slot);
 }

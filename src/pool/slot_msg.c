@@ -127,6 +127,8 @@ static void slot_confirm(struct urd_slot *slot)
 	urd_op_confirm(slot->core->ring, op);
 	job->sent = job->frame_len + job->meta_len;
 	slot->writing = NULL;
+	slot_write_next(slot);
+	urd_slot_tell(slot);
 }
 
 static void slot_answer(struct urd_slot *slot, struct urd_frame *f, const struct urd_msg *msg)
@@ -232,9 +234,11 @@ void slot_task_frames(struct urd_slot *slot)
 	if (slot->state >= SLOT_TERMING)
 		urd_inbox_reset(&slot->task); /* nobody listens any more */
 	slot->parsing = false;
-	if (ret == -EMSGSIZE)
+	if (ret == -ENOMEM)
+		slot_starve(slot);
+	else if (ret == -EMSGSIZE)
 		slot_bad(slot, "a frame larger than max_response");
-	else if (ret < 0 && ret != -ENOMEM)
+	else if (ret < 0)
 		slot_bad(slot, "bytes that are no frame");
 	else if (slot->state == SLOT_IDLE && !urd_inbox_is_clean(&slot->task))
 		slot_bad(slot, "bytes beyond its answer");
@@ -358,7 +362,9 @@ void slot_control_frames(struct urd_slot *slot)
 		slot_control_frame(slot, &f);
 		urd_arena_put(&slot->core->arena, &f.buf);
 	}
-	if (ret < 0 && ret != -ENOMEM)
+	if (ret == -ENOMEM)
+		slot_starve(slot);
+	else if (ret < 0)
 		slot_bad(slot, "bytes on the control channel that are no frame");
 }
 

@@ -397,7 +397,8 @@ static bool try_clone_pidfd(void)
 		    CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, NULL, &pidfd);
 	if (pid < 0)
 		return false;
-	ok = pidfd >= 0 && waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) == 0;
+	/* who ignores SIGCHLD has no exit status to collect, and a pidfd all the same */
+	ok = pidfd >= 0 && (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) == 0 || errno == ECHILD);
 	if (!ok)
 		(void)waitpid(pid, NULL, 0);
 	if (pidfd >= 0)

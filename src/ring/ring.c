@@ -9,6 +9,7 @@
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ struct urd_ring {
 	u32 taken;	  /* SQEs that the kernel took, wraps */
 	bool pipe_nowait; /* RWF_NOWAIT works on pipes (6.4) */
 	bool hurry;	  /* somebody waits for a write that has gone out already */
+	int event_fd;	  /* counts completions for whoever polls; -1 until asked for */
 	struct urd_list inlined;
 	struct urd_ring_stats stats;
 };
@@ -63,6 +65,7 @@ int urd_ring_new(const struct urd_ring_conf *conf, struct urd_ring **ring)
 	}
 	r->ops_max = conf->ops_max;
 	r->pipe_nowait = true;
+	r->event_fd = -1;
 	urd_list_init(&r->inlined);
 
 	/* Each op has one completion in flight, a cancel and a timeout may add two. */
@@ -96,13 +99,32 @@ void urd_ring_free(struct urd_ring *ring)
 	for (u32 i = 0; i < ring->ops_nr; i++)
 		urd_assert(urd_op_is_idle(ring->ops[i]));
 	io_uring_queue_exit(&ring->uring);
+	if (ring->event_fd >= 0)
+		close(ring->event_fd);
 	free(ring->ops);
 	free(ring);
 }
 
-int urd_ring_fd(const struct urd_ring *ring)
+/*
+ * The ring's own descriptor will not do: with deferred task work nothing wakes a
+ * poll that already sleeps on it.  An eventfd costs something with each
+ * completion, so there is none until somebody asks.
+ */
+int urd_ring_fd(struct urd_ring *ring)
 {
-	return ring->uring.ring_fd;
+	int fd;
+
+	if (ring->event_fd >= 0)
+		return ring->event_fd;
+	fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK); /* what came before counts */
+	if (fd < 0)
+		return ring->uring.ring_fd;
+	if (io_uring_register_eventfd(&ring->uring, fd)) {
+		close(fd);
+		return ring->uring.ring_fd;
+	}
+	ring->event_fd = fd;
+	return fd;
 }
 
 const struct urd_ring_stats *urd_ring_stats(const struct urd_ring *ring)
@@ -476,12 +498,18 @@ static void ring_enter(struct urd_ring *ring, u64 until_ns)
 
 u32 urd_ring_turn(struct urd_ring *ring, u64 until_ns, struct urd_done *done, u32 max)
 {
+	eventfd_t count;
 	u32 n;
 
 	urd_assert(max >= 1);
+	if (ring->event_fd >= 0)
+		(void)eventfd_read(ring->event_fd, &count);
 	ring_enter(ring, until_ns);
 	n = ring_reap_inlined(ring, done, max);
-	return n + ring_reap(ring, done + n, max - n);
+	n += ring_reap(ring, done + n, max - n);
+	if (ring->event_fd >= 0 && (ring->hurry || io_uring_cq_ready(&ring->uring)))
+		(void)eventfd_write(ring->event_fd, 1); /* there was more than room */
+	return n;
 }
 
 void urd_ring_flush(struct urd_ring *ring)

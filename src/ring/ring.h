@@ -135,7 +135,7 @@ int urd_ring_new(const struct urd_ring_conf *conf, struct urd_ring **ring) URD_M
 void urd_ring_free(struct urd_ring *ring);
 
 /** urd_ring_fd - becomes readable when there is something to reap */
-int urd_ring_fd(const struct urd_ring *ring);
+int urd_ring_fd(struct urd_ring *ring);
 
 /** urd_ring_stats - counters */
 const struct urd_ring_stats *urd_ring_stats(const struct urd_ring *ring);

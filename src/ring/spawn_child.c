@@ -29,7 +29,14 @@ static const char *const limit_names[URD_SPAWN_LIMITS] = {
 
 /* ---- in the child ---- */
 
-__attribute__((noreturn)) static void child_fail(struct urd_launch *l, enum urd_launch_step step)
+/*
+ * None of these returns to where its frame would be cleaned up, and the next child
+ * has the same stack: sanitizers must keep no books of it.
+ */
+#define IN_CHILD __attribute__((no_sanitize_address, no_sanitize_thread))
+
+IN_CHILD __attribute__((noreturn)) static void child_fail(struct urd_launch *l,
+							  enum urd_launch_step step)
 {
 	l->err = errno;
 	l->step = step;
@@ -37,7 +44,7 @@ __attribute__((noreturn)) static void child_fail(struct urd_launch *l, enum urd_
 }
 
 /* From here on we die with the thread that made us; before, we may have missed its end. */
-static void child_bind(struct urd_launch *l)
+IN_CHILD static void child_bind(struct urd_launch *l)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		child_fail(l, LAUNCH_DEATHSIG);
@@ -45,7 +52,7 @@ static void child_bind(struct urd_launch *l)
 		_exit(127);
 }
 
-static void child_signals(void)
+IN_CHILD static void child_signals(void)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 
@@ -55,7 +62,7 @@ static void child_signals(void)
 }
 
 /* Put the ends where the worker expects them, whatever numbers they have now. */
-static void child_fds(struct urd_launch *l)
+IN_CHILD static void child_fds(struct urd_launch *l)
 {
 	int fds[URD_LAUNCH_FDS]; /* a copy: the parent shares our memory, not our descriptors */
 
@@ -72,7 +79,7 @@ static void child_fds(struct urd_launch *l)
 		child_fail(l, LAUNCH_CLOSE_RANGE);
 }
 
-static void child_oom(struct urd_launch *l)
+IN_CHILD static void child_oom(struct urd_launch *l)
 {
 	ssize_t len = (ssize_t)strlen(l->oom_score_adj);
 	bool asked = l->spec->set & URD_SPAWN_OOM;
@@ -89,7 +96,7 @@ static void child_oom(struct urd_launch *l)
 		close(fd);
 }
 
-static void child_resources(struct urd_launch *l)
+IN_CHILD static void child_resources(struct urd_launch *l)
 {
 	const struct urd_spawn_spec *spec = l->spec;
 
@@ -106,7 +113,7 @@ static void child_resources(struct urd_launch *l)
 		umask(spec->umask);
 }
 
-static void child_ids(struct urd_launch *l)
+IN_CHILD static void child_ids(struct urd_launch *l)
 {
 	const struct urd_spawn_spec *spec = l->spec;
 
@@ -124,7 +131,7 @@ static void child_ids(struct urd_launch *l)
 	child_bind(l);
 }
 
-int urd_launch_child(void *arg)
+IN_CHILD int urd_launch_child(void *arg)
 {
 	struct urd_launch *l = arg;
 	const struct urd_spawn_spec *spec = l->spec;

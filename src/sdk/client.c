@@ -2,33 +2,21 @@
 /*
  * The client side of docs/client-protocol.md in C.  Requests are packed into
  * one buffer, answers are read in place from another.  Nothing the daemon sends
- * is trusted: an answer that is malformed or that nobody asked for ends the
- * connection.  A client belongs to one thread at a time.
+ * is trusted: an answer or a chunk that is malformed or that nobody asked for ends
+ * the connection.  A client belongs to one thread at a time.
  */
 #include "sdk/client_impl.h"
 
 #include <msgpack/pack.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "wire/mp.h"
 #include "wire/rpc.h"
 
-/*
- * urd counts a deadline from the arrival of the request, so its answer, which
- * says more than a local timeout, comes a moment after the time is up.
- */
-#define ANSWER_GRACE_MS 50u
-
-static u64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000 + (u64)ts.tv_nsec / NSEC_PER_MSEC;
-}
+/* What a frame needs beside method, params and traceparent, bytes at most. */
+#define ENVELOPE_MAX 96u
 
 URD_API int urd_client_open(const char *address, struct urd_client **client)
 {
@@ -101,6 +89,7 @@ static int slot_get(struct urd_client *c, struct urd_slot **slot)
 	*slot = &c->slots[c->free_slot];
 	c->free_slot = (*slot)->next_free;
 	(*slot)->want = WANT_ANSWER;
+	(*slot)->taken = 0;
 	return 0;
 }
 
@@ -112,7 +101,7 @@ static void slot_put(struct urd_client *c, struct urd_slot *slot)
 	slot->msgid += 1u << INDEX_BITS; /* another generation: a late answer is recognised */
 }
 
-static struct urd_slot *slot_find(struct urd_client *c, u32 msgid)
+struct urd_slot *urd_client_slot(struct urd_client *c, u32 msgid)
 {
 	u32 i = msgid & INDEX_MASK;
 
@@ -129,7 +118,9 @@ static void pack_text(msgpack_packer *pk, const char *s, size_t len)
 
 static void meta_pack(msgpack_packer *pk, const struct urd_client_opts *opts)
 {
-	msgpack_pack_map(pk, !!opts->deadline_ms + !!opts->traceparent);
+	u32 keys = !!opts->deadline_ms + !!opts->traceparent + opts->stream + opts->progress;
+
+	msgpack_pack_map(pk, keys);
 	if (opts->deadline_ms) {
 		pack_text(pk, "deadline_ms", 11);
 		msgpack_pack_uint32(pk, opts->deadline_ms);
@@ -137,6 +128,14 @@ static void meta_pack(msgpack_packer *pk, const struct urd_client_opts *opts)
 	if (opts->traceparent) {
 		pack_text(pk, "traceparent", 11);
 		pack_text(pk, opts->traceparent, strlen(opts->traceparent));
+	}
+	if (opts->stream) {
+		pack_text(pk, "stream", 6);
+		msgpack_pack_true(pk);
+	}
+	if (opts->progress) {
+		pack_text(pk, "progress", 8);
+		msgpack_pack_true(pk);
 	}
 }
 
@@ -157,14 +156,17 @@ static int frame_commit(struct urd_client *c, struct urd_out *out)
 	return 0;
 }
 
-/* Make room for a frame of at most @need bytes behind what waits. */
+/*
+ * Make room for a frame of at most @need bytes behind what waits.  The limit is for
+ * requests: a stream whose credit is not sent would stand still for ever.
+ */
 static int frame_begin(struct urd_client *c, size_t need, struct urd_out *out)
 {
 	int ret;
 
 	if (c->broken || c->tx_broken)
 		return -EPIPE;
-	if (urd_stream_len(&c->tx) + need > TX_MAX)
+	if (need > ENVELOPE_MAX && urd_stream_len(&c->tx) + need > TX_MAX)
 		return -ENOBUFS;
 	ret = urd_stream_room(&c->tx, need);
 	if (ret)
@@ -180,7 +182,8 @@ static int frame_begin(struct urd_client *c, size_t need, struct urd_out *out)
 URD_API int urd_client_send(struct urd_client *client, const char *method, const void *params,
 			    size_t params_len, const struct urd_client_opts *opts, uint32_t *msgid)
 {
-	bool meta = opts && (opts->deadline_ms || opts->traceparent);
+	bool meta = opts &&
+		    (opts->deadline_ms || opts->traceparent || opts->stream || opts->progress);
 	size_t method_len = strlen(method);
 	size_t trace_len = meta && opts->traceparent ? strlen(opts->traceparent) : 0;
 	struct urd_slot *slot;
@@ -191,8 +194,7 @@ URD_API int urd_client_send(struct urd_client *client, const char *method, const
 	if (params_len > URD_REQUEST_MAX || method_len > URD_METHOD_MAX ||
 	    trace_len > URD_REQUEST_MAX)
 		return -EMSGSIZE;
-	/* 64 is more than all headers, keys and numbers of the envelope take */
-	ret = frame_begin(client, method_len + params_len + trace_len + 64, &out);
+	ret = frame_begin(client, method_len + params_len + trace_len + ENVELOPE_MAX, &out);
 	if (ret)
 		return ret;
 	ret = slot_get(client, &slot);
@@ -211,28 +213,56 @@ URD_API int urd_client_send(struct urd_client *client, const char *method, const
 		slot_put(client, slot);
 		return ret;
 	}
+	slot->stream = opts && opts->stream;
+	slot->progress = opts && opts->progress;
+	slot->manual = opts && opts->manual_credit;
 	*msgid = slot->msgid;
 	return 0;
 }
 
-URD_API int urd_client_cancel(struct urd_client *client, uint32_t msgid)
+/* Queue a notification about a request, with a second number if @n is not 0. */
+static int notify(struct urd_client *c, const char *method, u32 msgid, u32 n)
 {
 	struct urd_out out;
 	msgpack_packer pk;
 	int ret;
 
-	if (!slot_find(client, msgid))
-		return -ENOENT;
-	ret = frame_begin(client, 64, &out);
+	ret = frame_begin(c, ENVELOPE_MAX, &out);
 	if (ret)
 		return ret;
 	msgpack_packer_init(&pk, &out, urd_out_write);
 	msgpack_pack_array(&pk, 3);
 	msgpack_pack_uint8(&pk, URD_TAG_NOTIFY);
-	pack_text(&pk, "urd.cancel", 10);
-	msgpack_pack_array(&pk, 1);
+	pack_text(&pk, method, strlen(method));
+	msgpack_pack_array(&pk, n ? 2 : 1);
 	msgpack_pack_uint32(&pk, msgid);
-	return frame_commit(client, &out);
+	if (n)
+		msgpack_pack_uint32(&pk, n);
+	return frame_commit(c, &out);
+}
+
+URD_API int urd_client_cancel(struct urd_client *client, uint32_t msgid)
+{
+	return urd_client_slot(client, msgid) ? notify(client, "urd.cancel", msgid, 0) : -ENOENT;
+}
+
+URD_API int urd_client_grant(struct urd_client *client, uint32_t msgid, uint32_t n)
+{
+	struct urd_slot *slot = urd_client_slot(client, msgid);
+
+	if (!slot || !slot->stream)
+		return -ENOENT;
+	return n ? notify(client, "urd.credit", msgid, n) : 0;
+}
+
+void urd_client_taken(struct urd_client *c, u32 msgid)
+{
+	struct urd_slot *slot = urd_client_slot(c, msgid);
+
+	if (!slot || slot->manual || ++slot->taken < STREAM_CREDIT / 2)
+		return;
+	if (!notify(c, "urd.credit", msgid, slot->taken))
+		slot->taken = 0;
 }
 
 static enum urd_executed executed_parse(struct urd_mp *error)
@@ -256,6 +286,7 @@ static void answer_fill(struct urd_client *c, const struct urd_msg *m, struct ur
 
 	c->text[0] = '\0';
 	*a = (struct urd_answer){
+		.kind = URD_KIND_ANSWER,
 		.msgid = m->msgid,
 		.code = URD_OK,
 		.executed = URD_EXECUTED_YES,
@@ -280,9 +311,65 @@ static void answer_fill(struct urd_client *c, const struct urd_msg *m, struct ur
 	c->text[len] = '\0';
 }
 
+static void part_fill(struct urd_client *c, enum urd_kind kind, u32 msgid, struct urd_span value,
+		      struct urd_answer *a)
+{
+	c->text[0] = '\0';
+	*a = (struct urd_answer){
+		.kind = kind,
+		.msgid = msgid,
+		.code = URD_OK,
+		.executed = URD_EXECUTED_MAYBE,
+		.message = c->text,
+		.result = value.p,
+		.result_len = value.len,
+	};
+}
+
+static int chunk_take(struct urd_client *c, const struct urd_msg *m, struct urd_answer *a)
+{
+	struct urd_slot *slot = urd_client_slot(c, m->msgid);
+
+	if (!slot || !slot->stream)
+		return -EBADMSG;
+	part_fill(c, URD_KIND_CHUNK, m->msgid, m->params, a);
+	return slot->want == WANT_ANSWER;
+}
+
+/* [msgid, value] of urd.progress */
+static int progress_read(const struct urd_msg *m, u32 *msgid, struct urd_span *value)
+{
+	struct urd_mp mp = { m->params.p, m->params.p + m->params.len };
+	u64 number;
+	u32 n;
+
+	if (urd_mp_array(&mp, &n) || n != 2 || urd_mp_uint(&mp, &number) || number > UINT32_MAX ||
+	    urd_mp_value(&mp, value))
+		return -EBADMSG;
+	*msgid = (u32)number;
+	return 0;
+}
+
+static int notify_take(struct urd_client *c, const struct urd_msg *m, struct urd_answer *a)
+{
+	struct urd_slot *slot;
+	struct urd_span value;
+	u32 msgid;
+
+	if (!urd_span_is(m->method, "urd.progress"))
+		return 0;
+	if (progress_read(m, &msgid, &value))
+		return -EBADMSG;
+	slot = urd_client_slot(c, msgid);
+	if (!slot || !slot->progress)
+		return 0;
+	part_fill(c, URD_KIND_PROGRESS, msgid, value, a);
+	return slot->want == WANT_ANSWER;
+}
+
 /*
- * Look at one frame.  Return: 1 it is an answer that somebody waits for and @a
- * is filled in; 0 it is of no interest; -EBADMSG.
+ * Look at one frame.  Return: 1 it is an answer or a part that somebody waits for
+ * and @a is filled in; 0 it is of no interest; -EBADMSG.
  */
 static int frame_take(struct urd_client *c, struct urd_span frame, struct urd_answer *a)
 {
@@ -293,10 +380,12 @@ static int frame_take(struct urd_client *c, struct urd_span frame, struct urd_an
 	if (urd_rpc_parse(frame.p, frame.len, &m))
 		return -EBADMSG;
 	if (m.tag == URD_TAG_NOTIFY)
-		return 0;
+		return notify_take(c, &m, a);
+	if (m.tag == URD_TAG_CHUNK)
+		return chunk_take(c, &m, a);
 	if (m.tag != URD_TAG_RESPONSE)
 		return -EBADMSG;
-	slot = slot_find(c, m.msgid);
+	slot = urd_client_slot(c, m.msgid);
 	if (!slot)
 		return -EBADMSG;
 	want = slot->want;
@@ -307,11 +396,7 @@ static int frame_take(struct urd_client *c, struct urd_span frame, struct urd_an
 	return 1;
 }
 
-/*
- * The next answer from the connection, without blocking.  Return: 1 and @frame
- * if there is one, 0, or negative errno, which is remembered.
- */
-static int answer_read(struct urd_client *c, struct urd_answer *a, struct urd_span *frame)
+int urd_client_read(struct urd_client *c, struct urd_answer *a, struct urd_span *frame)
 {
 	ssize_t n;
 	int ret;
@@ -341,89 +426,43 @@ static int answer_read(struct urd_client *c, struct urd_answer *a, struct urd_sp
 	return ret;
 }
 
+/* The oldest of what was kept.  It parsed when it was put there. */
+static int kept_take(struct urd_client *c, struct urd_kept *k, struct urd_answer *a)
+{
+	struct urd_span value;
+	struct urd_msg m;
+	u32 msgid;
+
+	c->current = k;
+	if (urd_rpc_parse(k->frame, k->len, &m))
+		return -EBADMSG;
+	if (m.tag == URD_TAG_CHUNK) {
+		part_fill(c, URD_KIND_CHUNK, m.msgid, m.params, a);
+	} else if (m.tag == URD_TAG_NOTIFY) {
+		if (progress_read(&m, &msgid, &value))
+			return -EBADMSG;
+		part_fill(c, URD_KIND_PROGRESS, msgid, value, a);
+	} else {
+		answer_fill(c, &m, a);
+	}
+	return 1;
+}
+
 URD_API int urd_client_turn(struct urd_client *client, struct urd_answer *answer)
 {
 	struct urd_span frame;
 	struct urd_list *n;
-	struct urd_msg m;
+	int ret;
 
 	free(client->current);
 	client->current = NULL;
 	urd_client_flush(client);
 	n = urd_list_pop(&client->kept);
-	if (!n)
-		return answer_read(client, answer, &frame);
-	client->current = urd_list_entry(n, struct urd_kept, node);
-	/* It parsed when it was put there. */
-	if (urd_rpc_parse(client->current->frame, client->current->len, &m))
-		return -EBADMSG;
-	answer_fill(client, &m, answer);
-	return 1;
-}
-
-static int answer_keep(struct urd_client *c, struct urd_span frame)
-{
-	struct urd_kept *k = malloc(sizeof(*k) + frame.len);
-
-	if (!k)
-		return -ENOMEM;
-	urd_list_init(&k->node);
-	k->len = frame.len;
-	memcpy(k->frame, frame.p, frame.len);
-	urd_list_push(&c->kept, &k->node);
-	return 0;
-}
-
-/* Wait until the socket is ready or the time is up. */
-static int client_wait(struct urd_client *c, u64 until_ms)
-{
-	struct pollfd p = { .fd = c->fd, .events = urd_client_events(c) };
-	int timeout_ms = -1;
-	u64 now;
-
-	if (until_ms != URD_NEVER) {
-		now = now_ms();
-		if (now >= until_ms)
-			return -ETIMEDOUT;
-		timeout_ms = (int)urd_min(until_ms - now, (u64)INT32_MAX);
-	}
-	if (poll(&p, 1, timeout_ms) < 0 && errno != EINTR)
-		return -errno;
-	return 0;
-}
-
-URD_API int urd_client_call(struct urd_client *client, const char *method, const void *params,
-			    size_t params_len, const struct urd_client_opts *opts,
-			    struct urd_answer *answer)
-{
-	u64 until_ms = URD_NEVER;
-	struct urd_span frame;
-	u32 msgid;
-	int ret;
-
-	if (opts && opts->deadline_ms)
-		until_ms = now_ms() + opts->deadline_ms + ANSWER_GRACE_MS;
-	free(client->current);
-	client->current = NULL;
-	ret = urd_client_send(client, method, params, params_len, opts, &msgid);
-	if (ret)
-		return ret;
-	do {
-		urd_client_flush(client);
-		while ((ret = answer_read(client, answer, &frame)) > 0) {
-			if (answer->msgid == msgid)
-				return 0;
-			ret = answer_keep(client, frame);
-			if (ret)
-				goto out_drop;
-		}
-		if (ret < 0)
-			return ret;
-		ret = client_wait(client, until_ms);
-	} while (!ret);
-out_drop:
-	(void)urd_client_cancel(client, msgid);
-	urd_client_flush(client);
-	slot_find(client, msgid)->want = WANT_DROP;
+	if (n)
+		ret = kept_take(client, urd_list_entry(n, struct urd_kept, node), answer);
+	else
+		ret = urd_client_read(client, answer, &frame);
+	if (ret > 0 && answer->kind == URD_KIND_CHUNK)
+		urd_client_taken(client, answer->msgid);
 	return ret;
 }

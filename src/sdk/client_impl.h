@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parts of the C client share: client.c (requests and answers) and
- * client_io.c (connecting, moving bytes).  Nobody else includes this.
+ * What the parts of the C client share: client.c (requests and answers),
+ * client_call.c (waiting for them) and client_io.c (connecting, moving bytes).
+ * Nobody else includes this.
  */
 #ifndef URD_CLIENT_IMPL_H
 #define URD_CLIENT_IMPL_H
@@ -21,6 +22,8 @@
 #define ANSWER_MAX (2 * URD_RESPONSE_MAX)
 /* Error texts are cut to this, in bytes with the NUL. */
 #define TEXT_MAX 1024u
+/* Chunks that may be on their way when a stream begins: docs/client-protocol.md. */
+#define STREAM_CREDIT 16u
 /* A number is an index of so many bits and above them a generation. */
 #define INDEX_BITS 20u
 #define INDEX_MASK ((1u << INDEX_BITS) - 1)
@@ -32,14 +35,22 @@ enum urd_want {
 	WANT_DROP,   /* nobody any more; the answer still comes */
 };
 
-/** struct urd_slot - a request number in use, or free */
+/**
+ * struct urd_slot - a request number in use, or free
+ * @taken: chunks handed out for which nothing was granted yet
+ * @stream, @progress, @manual: what it was sent with
+ */
 struct urd_slot {
 	u32 msgid;
 	u32 next_free;
 	enum urd_want want;
+	u32 taken;
+	bool stream;
+	bool progress;
+	bool manual;
 };
 
-/** struct urd_kept - an answer that came while urd_client_call() waited for another */
+/** struct urd_kept - an answer or a part of one that came while urd_client_call() waited for another */
 struct urd_kept {
 	struct urd_list node;
 	u32 len;
@@ -75,5 +86,22 @@ int urd_client_connect(const char *address, int *fd) URD_MUST_CHECK;
 
 /** urd_client_flush - write what can be written now; a failure is noted in @c->tx_broken */
 void urd_client_flush(struct urd_client *c);
+
+/** urd_client_slot - the request with that number; NULL if it is not outstanding */
+struct urd_slot *urd_client_slot(struct urd_client *c, u32 msgid);
+
+/**
+ * urd_client_read - the next answer or part from the connection, without blocking
+ * @c: the client
+ * @a: filled in
+ * @frame: where it is
+ *
+ * Return: 1 if there is one, 0, or negative errno, which is remembered in @c->broken.
+ */
+int urd_client_read(struct urd_client *c, struct urd_answer *a,
+		    struct urd_span *frame) URD_MUST_CHECK;
+
+/** urd_client_taken - the user has a chunk: make room for more, by halves of the window */
+void urd_client_taken(struct urd_client *c, u32 msgid);
 
 #endif /* URD_CLIENT_IMPL_H */

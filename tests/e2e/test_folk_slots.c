@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,19 +52,21 @@ Test(folk_weaknesses, f03_dead_worker_leaves_the_rotation)
 {
 	each_protocol(p)
 	{
+		pid_t pids[WORKERS_MAX];
 		struct urd_client *other;
 		struct urd_answer a;
 		struct daemon d;
-		pid_t pid;
+		pid_t healthy;
 
 		start(&d, p, "2", NULL, NULL);
-		pid = worker_pid(&d);
 		other = client_new(&d);
-		/* the warmest worker is taken first: it is the one just asked */
+		/* the second is answered by the worker that does not hang */
 		post(other, "hang", value_number(0));
-		push(other);
-		await(worker_pid(&d) != pid);
-		kill(pid, SIGKILL);
+		post(other, "pid", value_number(0));
+		a = take(other);
+		healthy = (pid_t)answer_number(&a);
+		await_workers(&d, pids, 2);
+		kill(pids[0] == healthy ? pids[1] : pids[0], SIGKILL);
 		a = take(other);
 		cr_assert_eq(a.code, URD_WORKER_DIED);
 		cr_assert_eq(a.executed, URD_EXECUTED_MAYBE);
@@ -304,6 +307,8 @@ Test(folk_weaknesses, f21_no_worker_holds_the_channel_of_another)
 		/* so the end of each is seen at once */
 		for (u32 i = 0; i < NR; i++)
 			kill(pids[i], SIGKILL);
+		for (u32 i = 0; i < NR; i++)
+			await(pid_is_reaped(pids[i]));
 		must_echo(&d, "all are new");
 		daemon_stop(&d);
 	}
@@ -319,16 +324,19 @@ Test(folk_weaknesses, f22_a_signal_hits_the_worker_and_nobody_else)
 
 		/* of the process group that urd is in, too */
 		canary = fork();
-		if (canary == 0)
+		if (canary == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			for (;;)
 				pause();
+		}
 		start(&d, p, "2", NULL, "pool.default.exec_timeout=100ms");
 		for (u32 i = 0; i < 3; i++) {
-			pid_t old = worker_pid(&d);
+			pid_t pid;
 
 			cr_assert_eq(call(&d, "hang", value_number(0)).code, URD_EXEC_TIMEOUT);
-			kill(worker_pid(&d), SIGKILL); /* one that is reaped already, perhaps */
-			await(!pid_lives(old));
+			pid = worker_pid(&d);
+			kill(pid, SIGKILL);
+			await(pid_is_reaped(pid));
 			must_echo(&d, "on");
 		}
 		daemon_stop(&d);

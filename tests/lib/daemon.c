@@ -71,6 +71,14 @@ bool pid_lives(pid_t pid)
 	return stat_read(pid, &state, &parent) && state != 'Z' && state != 'X';
 }
 
+bool pid_is_reaped(pid_t pid)
+{
+	char state;
+	pid_t parent;
+
+	return !stat_read(pid, &state, &parent);
+}
+
 u32 workers_of(pid_t parent, pid_t *pids, u32 max)
 {
 	DIR *dir = opendir("/proc");

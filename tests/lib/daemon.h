@@ -61,6 +61,9 @@ u32 workers_of(pid_t parent, pid_t *pids, u32 max);
 /** pid_lives - is there such a process, and is it no zombie? */
 bool pid_lives(pid_t pid);
 
+/** pid_is_reaped - is not even a zombie left? */
+bool pid_is_reaped(pid_t pid);
+
 /** now_ms - CLOCK_MONOTONIC */
 u64 now_ms(void);
 

@@ -42,6 +42,7 @@ void clients_init(void)
 void clients_heal(void)
 {
 	for (u16 i = 0; i < sim.o.clients; i++) {
+		sim.client[i].depth = 1;
 		sim.client[i].stall_until = 0;
 		sim.client[i].next_at = urd_min(sim.client[i].next_at, sim.now + NSEC_PER_MSEC);
 		client_wake(i, sim.now);
@@ -120,7 +121,7 @@ static void client_cut(u16 idx)
 	bool refused = sim.urd->front.refused > 0;
 	bool done = c->half && !c->open_nr;
 
-	if (c->honest && sim.phase != PHASE_DRAIN && !done && !refused)
+	if (c->honest && sim.phase < PHASE_DRAIN && !done && !refused)
 		sim_check(false, "a connection that did nothing wrong is cut");
 	client_gone(idx, false);
 }
@@ -217,6 +218,17 @@ static void client_make(u16 idx)
 	}
 }
 
+/* Whoever has sent his last byte can't ask for more of a stream. */
+static bool client_streams(u16 idx)
+{
+	const struct sim_client *c = &sim.client[idx];
+
+	for (u32 i = 0; i < c->open_nr; i++)
+		if (sim.req[c->open[i]].stream)
+			return true;
+	return false;
+}
+
 /* Everything said and heard: some close, some only half of it first. */
 static bool client_ends(u16 idx)
 {
@@ -225,7 +237,7 @@ static bool client_ends(u16 idx)
 
 	if (!said)
 		return false;
-	if (!c->half && chance(300)) {
+	if (!c->half && chance(300) && !client_streams(idx)) {
 		c->half = true;
 		chan_close_writer(c->tx);
 	}
@@ -288,6 +300,10 @@ void client_step(u32 i)
 	}
 	if (!client_misbehave(idx))
 		return;
+	if (sim.phase == PHASE_HEAL && c->half && client_streams(idx)) {
+		client_gone(idx, true);
+		return;
+	}
 	client_make(idx);
 	client_write(idx);
 	if (!client_ends(idx))
@@ -307,6 +323,11 @@ static void caller_done(const struct urd_reply *reply, void *arg)
 	req_answered(id, reply->code, reply->executed, value);
 }
 
+static void caller_chunk(const void *data, size_t len, void *arg)
+{
+	req_chunk((u32)(uintptr_t)arg, (struct urd_span){ data, (u32)len });
+}
+
 void callers_step(void)
 {
 	static u8 params[SIM_BLOB_MAX + 64];
@@ -324,6 +345,9 @@ void callers_step(void)
 	id = req_new(SIM_NONE);
 	r = &sim.req[id];
 	r->kind = REQ_WORK;
+	r->stream = chance(sim.o.stream);
+	if (r->stream)
+		call.chunk = caller_chunk;
 	if (chance(500)) {
 		snprintf(pool, sizeof(pool), "p%u", r->pool);
 		call.pool = pool;

@@ -36,6 +36,8 @@ u32 req_new(u16 client)
 		.sent_ns = sim.now,
 		.deadline_ns = URD_NEVER,
 	};
+	r->stream = sim.phase == PHASE_STORM && r->kind == REQ_WORK && chance(sim.o.stream);
+	r->progress = sim.phase == PHASE_STORM && chance(sim.o.stream);
 	if (sim.phase == PHASE_STORM && chance(sim.o.deadline))
 		r->deadline_ns = rnd_between(0, 200) * NSEC_PER_MSEC;
 	sim.req_open++;
@@ -44,9 +46,21 @@ u32 req_new(u16 client)
 
 static void pack_meta(struct sim_enc *e, const struct sim_req *r)
 {
-	enc_byte(e, (u8)(0x81 + (r->msgid & 1)));
-	enc_str(e, "deadline_ms");
-	enc_uint(e, r->deadline_ns / NSEC_PER_MSEC);
+	bool timed = r->deadline_ns != URD_NEVER;
+
+	enc_byte(e, (u8)(0x80 | (timed + r->stream + r->progress + (r->msgid & 1))));
+	if (timed) {
+		enc_str(e, "deadline_ms");
+		enc_uint(e, r->deadline_ns / NSEC_PER_MSEC);
+	}
+	if (r->stream) {
+		enc_str(e, "stream");
+		enc_byte(e, 0xc3);
+	}
+	if (r->progress) {
+		enc_str(e, "progress");
+		enc_byte(e, 0xc3);
+	}
 	if (r->msgid & 1) {
 		enc_str(e, "traceparent");
 		enc_str(e, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -80,7 +94,7 @@ void client_pack(u16 idx)
 	struct sim_enc e = { client_io_tx(idx), c->tx_len, SIM_IO_BYTES };
 	u32 id = req_new(idx);
 	struct sim_req *r = &sim.req[id];
-	bool meta = r->deadline_ns != URD_NEVER;
+	bool meta = r->deadline_ns != URD_NEVER || r->stream || r->progress;
 	char method[32] = "work";
 	u32 mark = enc_begin(&e, !c->plain);
 
@@ -116,15 +130,17 @@ void client_pack(u16 idx)
 
 static void check_result(u32 id, struct urd_span value)
 {
-	struct sim_req *r = &sim.req[id];
+	const struct sim_req *r = &sim.req[id];
 	struct sim_dec d = { value.p, value.p + value.len, false, false };
 	bool ping = r->kind == REQ_PING;
 	struct urd_span blob;
 	u32 got;
 
-	sim_check(dec_array(&d) == 2, "an answer is spoiled");
+	sim_check(dec_array(&d) == (ping ? 2 : 3), "an answer is spoiled");
 	got = (u32)dec_uint(&d);
 	blob = dec_str(&d);
+	if (!ping)
+		sim_check(dec_uint(&d) == r->chunks, "parts of a streamed answer are missing");
 	sim_check(!d.bad && d.p == d.end, "an answer is spoiled");
 	sim_check(got == id, "an answer is another request's");
 	sim_check(blob.len == (ping ? r->blob : reply_blob(id)) && blob_is(blob, ping ? id : id ^ 1),
@@ -135,7 +151,12 @@ static void check_app(u32 id, struct urd_span value)
 {
 	struct sim_dec d = { value.p, value.p + value.len, false, false };
 	u64 got = UINT64_MAX;
-	u32 n = dec_map(&d);
+	u32 n;
+
+	/* without memory for it the worker's words are left out */
+	if (!value.len && sim.o.squat)
+		return;
+	n = dec_map(&d);
 
 	while (n-- > 0 && !d.bad) {
 		struct urd_span key = dec_str(&d);
@@ -168,7 +189,7 @@ static void check_code(const struct sim_req *r, enum urd_code code)
 	if (code == URD_CANCELLED)
 		sim_check(r->cancelled, "a request is cancelled that nobody cancelled");
 	if (code == URD_DRAINING)
-		sim_check(sim.phase == PHASE_DRAIN, "a request is refused long before the end");
+		sim_check(sim.phase >= PHASE_DRAIN, "a request is refused long before the end");
 	if (r->kind != REQ_WORK)
 		return;
 	if (code == URD_OK || code == URD_APP)
@@ -220,6 +241,18 @@ void req_answered(u32 id, enum urd_code code, enum urd_executed executed, struct
 		check_app(id, value);
 }
 
+void req_chunk(u32 id, struct urd_span data)
+{
+	struct sim_req *r = &sim.req[id];
+	struct sim_dec d = { data.p, data.p + data.len, false, false };
+
+	sim_check(r->state == RS_OPEN && r->stream, "a part of an answer that nobody waits for");
+	sim_check(dec_array(&d) == 3 && dec_uint(&d) == id, "a part of another's answer");
+	sim_check(dec_uint(&d) == r->chunks++, "a part of an answer is lost or out of order");
+	sim_check(blob_is(dec_str(&d), id ^ 2) && !d.bad && d.p == d.end,
+		  "a part of an answer is spoiled");
+}
+
 /* Read an error map as docs/client-protocol.md has it. */
 static void read_error(struct sim_dec *d, u32 *code, enum urd_executed *executed,
 		       struct urd_span *detail)
@@ -245,7 +278,7 @@ static void read_error(struct sim_dec *d, u32 *code, enum urd_executed *executed
 	}
 }
 
-static u32 client_find(u16 idx, u32 msgid)
+static u32 client_find(u16 idx, u32 msgid, bool last)
 {
 	struct sim_client *c = &sim.client[idx];
 
@@ -254,6 +287,8 @@ static u32 client_find(u16 idx, u32 msgid)
 
 		if (sim.req[id].msgid != msgid)
 			continue;
+		if (!last)
+			return id;
 		c->open[i] = c->open[--c->open_nr];
 		sim.req_open--;
 		return id;
@@ -261,14 +296,71 @@ static u32 client_find(u16 idx, u32 msgid)
 	return UINT32_MAX;
 }
 
+static void pack_credit(u16 idx, const struct sim_req *r, u32 n)
+{
+	struct sim_client *c = &sim.client[idx];
+	struct sim_enc e = { client_io_tx(idx), c->tx_len, SIM_IO_BYTES };
+	u32 mark;
+
+	if (c->half || c->garbage || c->tx_len + 4096 > SIM_IO_BYTES)
+		return;
+	mark = enc_begin(&e, !c->plain);
+	enc_byte(&e, 0x93);
+	enc_uint(&e, URD_TAG_NOTIFY);
+	enc_str(&e, "urd.credit");
+	enc_byte(&e, 0x92);
+	enc_uint(&e, r->msgid);
+	enc_uint(&e, n);
+	enc_end(&e, mark, !c->plain);
+	c->tx_len = e.len;
+}
+
+/* A chunk or a report of progress: what comes before the answer. */
+static void client_part(u16 idx, struct sim_dec *d, u32 tag)
+{
+	struct urd_span data;
+	struct sim_req *r;
+	u32 msgid, id;
+	const u8 *at;
+
+	if (tag == URD_TAG_NOTIFY) {
+		(void)dec_str(d);
+		(void)dec_array(d);
+	}
+	msgid = (u32)dec_uint(d);
+	at = d->p;
+	dec_skip(d);
+	if (d->bad)
+		return;
+	data = (struct urd_span){ at, (u32)(d->p - at) };
+	id = client_find(idx, msgid, false);
+	sim_check(id != UINT32_MAX, "a part of an answer to nothing");
+	r = &sim.req[id];
+	if (tag == URD_TAG_CHUNK) {
+		req_chunk(id, data);
+		if (r->chunks % 8 == 0)
+			pack_credit(idx, r, 8);
+	} else {
+		struct sim_dec v = { data.p, data.p + data.len, false, false };
+
+		sim_check(r->progress && dec_uint(&v) == id, "progress of another request");
+	}
+}
+
 /* One answer at the cursor; nothing is done about it unless all of it is there. */
 static void client_answer(u16 idx, struct sim_dec *d)
 {
 	struct urd_span value = { NULL, 0 };
 	enum urd_executed executed = URD_EXECUTED_YES;
-	u32 n = dec_array(d), tag = (u32)dec_uint(d), msgid = (u32)dec_uint(d), code = URD_OK, id;
+	u32 n = dec_array(d), tag = (u32)dec_uint(d), msgid, code = URD_OK, id;
 	const u8 *at;
 
+	if (!d->bad && n == 3) {
+		sim_check(tag == URD_TAG_CHUNK || tag == URD_TAG_NOTIFY, "a client gets no answer");
+		client_part(idx, d, tag);
+		return;
+	}
+	msgid = (u32)dec_uint(d);
 	if (!d->bad)
 		sim_check(n == 4 && tag == URD_TAG_RESPONSE, "a client gets no answer");
 	if (dec_is_nil(d)) {
@@ -284,7 +376,7 @@ static void client_answer(u16 idx, struct sim_dec *d)
 	}
 	if (d->bad)
 		return;
-	id = client_find(idx, msgid);
+	id = client_find(idx, msgid, true);
 	if (id != UINT32_MAX)
 		req_answered(id, (enum urd_code)code, executed, value);
 	else

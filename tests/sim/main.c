@@ -2,9 +2,10 @@
 /*
  * The simulator's command line.
  *
- *	sim [--first N] [--seeds N] [--seconds N] [--twice] [--coverage]
+ *	sim [--list FILE] [--first N] [--seeds N] [--seconds N] [--twice] [--coverage]
  *	sim --seed N [--trace]
  *
+ * --list runs the seeds of a file first, --twice compares two runs of each seed.
  * Runs one seed after the other and stops at the first that fails, which is
  * printed with all its options and what happened last.  Exit status 0 if all
  * went well, 1 if a seed failed.
@@ -58,6 +59,27 @@ static u64 run(u64 seed, bool trace)
 	return sim.hash;
 }
 
+/* Seeds that failed once, one a line; the rest of a line says why. */
+static u64 run_list(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	char line[512];
+	u64 n = 0;
+
+	if (!f) {
+		fprintf(stderr, "sim: %s: %m\n", path);
+		exit(2);
+	}
+	while (fgets(line, sizeof(line), f)) {
+		if (line[0] < '0' || line[0] > '9')
+			continue;
+		(void)run(strtoull(line, NULL, 10), false);
+		n++;
+	}
+	fclose(f);
+	return n;
+}
+
 static void print_totals(u64 seeds, double seconds)
 {
 	printf("sim: %" PRIu64 " seeds, %" PRIu64 " requests, %" PRIu64 " turns, %" PRIu64
@@ -71,6 +93,7 @@ static void print_totals(u64 seeds, double seconds)
 }
 
 static const struct option long_options[] = {
+	{ "list", required_argument, NULL, 'l' },
 	{ "first", required_argument, NULL, 'f' },  { "seeds", required_argument, NULL, 'n' },
 	{ "seed", required_argument, NULL, 's' },   { "trace", no_argument, NULL, 't' },
 	{ "twice", no_argument, NULL, '2' },	    { "coverage", no_argument, NULL, 'c' },
@@ -79,13 +102,17 @@ static const struct option long_options[] = {
 
 int main(int argc, char **argv)
 {
-	u64 first = 1, seeds = 100, n = 0, seconds = UINT64_MAX;
+	u64 first = 1, seeds = 100, n = 0, listed = 0, seconds = UINT64_MAX;
+	const char *list = NULL;
 	bool trace = false, twice = false, coverage = false;
 	double start = cpu_seconds();
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		switch (c) {
+		case 'l':
+			list = optarg;
+			break;
 		case 'f':
 			first = strtoull(optarg, NULL, 0);
 			break;
@@ -120,6 +147,8 @@ int main(int argc, char **argv)
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);
 	signal(SIGVTALRM, on_signal);
+	if (list)
+		listed = run_list(list);
 	for (; n < seeds && cpu_seconds() - start < (double)seconds; n++) {
 		u64 hash = run(first + n, trace);
 
@@ -128,8 +157,9 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
-	print_totals(n, cpu_seconds() - start);
+	print_totals(n + listed, cpu_seconds() - start);
 	if (coverage)
 		check_coverage();
+	printf("%" PRIu64 " passed, 0 failed\n", n + listed);
 	return 0;
 }

@@ -57,7 +57,7 @@
 	X(drain_mid)	   /* drain while the storm goes on: 1 yes */                         \
 	X(drain_timeout) X(start_ns) X(rss_base) X(rss_step) X(memory_soft) X(memory_hard)    \
 	X(max_jobs) X(ttl) X(idle_timeout) X(scale_after) X(max_surge) X(recycle_max)         \
-	X(heartbeat) X(orders)
+	X(heartbeat) X(stream_gap) X(stream) X(orders) /* scale and reload in the storm */
 
 #define SIM_FIELD(n) u64 n;
 /** struct sim_opts - see SIM_OPTIONS */
@@ -171,6 +171,9 @@ struct sim_task {
 	u64 due;
 	u8 how;
 	bool cancelled;
+	u32 chunks; /* still to be sent before the answer */
+	u32 said;   /* chunks sent */
+	u32 credit;
 };
 
 /** struct sim_worker - a model worker process */
@@ -185,11 +188,14 @@ struct sim_worker {
 	bool ready_sent;
 	bool can_cancel;
 	bool can_meta;
+	bool can_stream;
+	bool mute; /* gives no sign of life */
 	bool ignores_term;
 	bool ignores_eof;
 	bool heirs;
 	bool escaped; /* the heirs are in another session */
 	bool early;   /* the frame being read was answered */
+	bool torn;    /* what it has sent is no whole frame */
 	u8 ready;
 	u8 tasks_nr;
 	u16 pool;
@@ -205,6 +211,8 @@ struct sim_worker {
 	u64 exit_at;
 	u64 stall_until;
 	u64 chat_at;
+	u64 close_at;
+	u64 beat_at;
 	u32 crash_in;
 	u32 crash_out;
 	u32 in_len;
@@ -230,11 +238,14 @@ struct sim_req {
 	u8 pool;
 	bool told_no; /* answered, executed: no */
 	bool cancelled;
+	bool stream;
+	bool progress;
 	bool proof; /* must succeed */
 	bool early_seen; /* answered by a worker that had not read all of it */
 	u16 client;
 	u32 msgid;
 	u32 blob;
+	u32 chunks; /* that have come */
 	u64 sent_ns;
 	u64 deadline_ns; /* duration, URD_NEVER for none */
 };
@@ -449,6 +460,8 @@ void ring_spawned(void);
 void spawn_ev(void);
 /** spawn_take - up to @max whole answers; Return: how many */
 u32 spawn_take(struct urd_spawned *to, u32 max);
+/** spawn_heal - faults are over: nothing takes long any more */
+void spawn_heal(void);
 /** spawn_has - are there answers? */
 bool spawn_has(void);
 
@@ -514,6 +527,8 @@ bool worker_read_tasks(u16 idx);
 void worker_read_control(u16 idx);
 /** worker_answer - pack what becomes of a task; false if it died of it */
 bool worker_answer(u16 idx, const struct sim_task *t);
+/** worker_chunk - send a part of a streamed answer */
+void worker_chunk(u16 idx, struct sim_task *t);
 /** worker_flush - write what is packed; false if it died of it */
 bool worker_flush(u16 idx);
 /** worker_say - write a few bytes to a channel other than the answers */
@@ -547,6 +562,7 @@ void callers_step(void);
 /** req_new - draw the next request; Return: its id */
 u32 req_new(u16 client);
 /** req_answered - its caller has an answer, and the checkers look at it */
+void req_chunk(u32 id, struct urd_span data);
 void req_answered(u32 id, enum urd_code code, enum urd_executed executed, struct urd_span value);
 
 /* ---- check.c ---- */

@@ -58,6 +58,12 @@ int urd_spawner_ask(struct urd_spawner *sp, const struct urd_spawn_ask *ask)
 	return 0;
 }
 
+void spawn_heal(void)
+{
+	for (u32 i = 0; i < the_spawner.ask_nr; i++)
+		ev_push(sim.now + sim_delay(), EV_SPAWN, 0, 0);
+}
+
 bool spawn_has(void)
 {
 	return the_spawner.answer_nr > 0;
@@ -233,6 +239,8 @@ u64 urd_child_rss(const struct urd_child *c)
 {
 	struct sim_worker *w = child_worker(c);
 
-	/* it grows with each request, and a little differs */
+	/* it grows with each request */
+	if (!sim.faulty)
+		return 1;
 	return sim.o.rss_base + (u64)w->served * sim.o.rss_step;
 }

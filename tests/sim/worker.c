@@ -38,9 +38,10 @@ void worker_wake(u16 idx, u64 t)
 static void worker_spoil(struct sim_worker *w)
 {
 	sim.worker_faults++;
-	switch (rnd(10)) {
+	switch (rnd(13)) {
 	case 0:
-		w->boot_at = sim.now + sim.o.boot_timeout + rnd(sim.o.boot_timeout);
+		w->can_stream = w->can_meta && chance(500);
+	w->boot_at = sim.now + sim.o.boot_timeout + rnd(sim.o.boot_timeout);
 		break;
 	case 1:
 	case 2:
@@ -64,6 +65,13 @@ static void worker_spoil(struct sim_worker *w)
 		break;
 	case 8:
 		w->exit_at = sim.now + rnd_log(NSEC_PER_MSEC, NSEC_PER_SEC);
+		break;
+	case 9:
+	case 10:
+		w->close_at = sim.now + rnd_log(10 * NSEC_PER_USEC, NSEC_PER_SEC);
+		break;
+	case 11:
+		w->mute = true;
 		break;
 	default:
 		w->conc = (u32)rnd_between(1, SIM_TASKS - 4);
@@ -89,6 +97,8 @@ u16 worker_new(u32 slot, u16 pool, bool folk)
 	w->folk = folk;
 	w->sched = URD_NEVER;
 	w->exit_at = URD_NEVER;
+	w->close_at = URD_NEVER;
+	w->beat_at = URD_NEVER;
 	w->chat_at = URD_NEVER;
 	w->crash_in = UINT32_MAX;
 	w->crash_out = UINT32_MAX;
@@ -111,6 +121,7 @@ u16 worker_new(u32 slot, u16 pool, bool folk)
 	worker_wake(idx, w->boot_at);
 	worker_wake(idx, w->exit_at);
 	worker_wake(idx, w->chat_at);
+	worker_wake(idx, w->close_at);
 	return idx;
 }
 
@@ -173,12 +184,24 @@ void workers_heal(void)
 		if (!w->used || w->dead)
 			continue;
 		w->stall_until = 0;
+		w->close_at = URD_NEVER;
+		w->exit_at = URD_NEVER;
+		w->crash_in = UINT32_MAX;
+		w->crash_out = UINT32_MAX;
+		w->mute = false;
 		w->chat_at = URD_NEVER;
+		if (w->torn) /* without an exec_timeout nobody else would end that */
+			w->exit_at = sim.now;
+		/* nobody would see it while it is idle */
+		for (u32 k = 0; k < W_CHANS; k++)
+			if (!w->open[k])
+				w->exit_at = sim.now;
 		for (u32 k = 0; k < w->tasks_nr; k++) {
-			if (w->tasks[k].how == HOW_NEVER || w->tasks[k].how == HOW_LATE) {
-				w->tasks[k].how = HOW_OK;
+			w->tasks[k].chunks = 0;
+			if (w->tasks[k].how == HOW_NEVER || w->tasks[k].how == HOW_LATE)
 				w->tasks[k].due = sim.now + sim_delay();
-			}
+			if (w->tasks[k].how > HOW_APP)
+				w->tasks[k].how = HOW_OK;
 		}
 		worker_wake((u16)i, sim.now);
 	}
@@ -190,13 +213,13 @@ static void say_ready(struct sim_enc *e, const struct sim_worker *w, enum sim_re
 {
 	bool pid = how != READY_NO_PID, version = !w->folk;
 	bool conc = version && (w->conc > 1 || how == READY_ZERO || chance(300));
-	bool features = w->can_cancel || w->can_meta;
+	u32 features = w->can_cancel + w->can_meta + w->can_stream;
 	u32 mark = enc_begin(e, true);
 
 	enc_byte(e, 0x93);
 	enc_uint(e, URD_TAG_NOTIFY);
 	enc_str(e, "control.ready");
-	enc_byte(e, (u8)(0x80 | (pid + version + conc + features)));
+	enc_byte(e, (u8)(0x80 | (pid + version + conc + (features > 0))));
 	if (pid) {
 		enc_str(e, "pid");
 		enc_uint(e, (u64)w->pid);
@@ -211,11 +234,13 @@ static void say_ready(struct sim_enc *e, const struct sim_worker *w, enum sim_re
 	}
 	if (features) {
 		enc_str(e, "features");
-		enc_byte(e, (u8)(0x90 | (w->can_cancel + w->can_meta)));
+		enc_byte(e, (u8)(0x90 | features));
 		if (w->can_cancel)
 			enc_str(e, "cancel");
 		if (w->can_meta)
 			enc_str(e, "meta");
+		if (w->can_stream)
+			enc_str(e, "stream");
 	}
 	enc_end(e, mark, true);
 }
@@ -276,6 +301,51 @@ static void worker_chat(u16 idx)
 	worker_say(idx, chance(500) ? W_OUT : W_ERR, &e);
 }
 
+/* Signs of life and of progress, as long as there is work. */
+static void worker_beat(u16 idx)
+{
+	struct sim_worker *w = &sim.worker[idx];
+	u8 bytes[256];
+	struct sim_enc e = { bytes, 0, sizeof(bytes) };
+
+	if (w->folk || w->mute || !w->tasks_nr || w->beat_at > sim.now)
+		return;
+	w->beat_at = sim.now + sim.o.heartbeat / 4;
+	if (chance(500)) {
+		const struct sim_task *t = &w->tasks[rnd(w->tasks_nr)];
+		u32 mark = enc_begin(&e, true);
+
+		enc_byte(&e, 0x93);
+		enc_uint(&e, URD_TAG_NOTIFY);
+		enc_str(&e, "control.progress");
+		enc_byte(&e, 0x92);
+		enc_uint(&e, t->msgid);
+		enc_uint(&e, t->id);
+		enc_end(&e, mark, true);
+	} else {
+		say_notify(&e, "control.heartbeat");
+	}
+	worker_say(idx, W_CTL_OUT, &e);
+}
+
+/* One of its streams, or all of them, for no reason. */
+static void worker_close(u16 idx)
+{
+	struct sim_worker *w = &sim.worker[idx];
+
+	if (w->close_at > sim.now)
+		return;
+	w->close_at = URD_NEVER;
+	if (chance(700))
+		worker_close_chan(idx, W_TASK_OUT);
+	if (chance(500))
+		worker_close_chan(idx, W_CTL_OUT);
+	if (chance(300))
+		worker_close_chan(idx, W_TASK_IN);
+	if (chance(300))
+		worker_close_chan(idx, W_CTL_IN);
+}
+
 /* Does it end now? */
 static bool worker_leaves(u16 idx)
 {
@@ -306,7 +376,12 @@ static bool worker_tasks(u16 idx)
 	for (u32 i = 0; i < w->tasks_nr;) {
 		struct sim_task t = w->tasks[i];
 
-		if (t.due > sim.now) {
+		if (t.chunks && t.credit && t.due <= sim.now) {
+			worker_chunk(idx, &w->tasks[i]);
+			i++;
+			continue;
+		}
+		if (t.due > sim.now || t.chunks) {
 			i++;
 			continue;
 		}
@@ -325,10 +400,14 @@ static void worker_next(u16 idx)
 	struct sim_worker *w = &sim.worker[idx];
 	u64 t = urd_min(w->exit_at, w->chat_at);
 
+	t = urd_min(t, w->close_at);
+	if (w->tasks_nr && !w->folk && !w->mute)
+		t = urd_min(t, w->beat_at);
 	if (!w->ready_sent && w->ready != READY_NEVER)
 		t = urd_min(t, w->boot_at);
 	for (u32 i = 0; i < w->tasks_nr; i++)
-		t = urd_min(t, w->tasks[i].due);
+		if (!w->tasks[i].chunks || w->tasks[i].credit)
+			t = urd_min(t, w->tasks[i].due);
 	if (w->open[W_TASK_IN] && sim.chan[w->ch[W_TASK_IN]].len &&
 	    w->tasks_nr < SIM_TASKS - 1)
 		t = urd_min(t, sim.now + sim_delay());
@@ -359,6 +438,8 @@ void worker_step(u32 i)
 	}
 	worker_boot(idx);
 	worker_chat(idx);
+	worker_close(idx);
+	worker_beat(idx);
 	worker_read_control(idx);
 	if (!worker_read_tasks(idx) || !worker_tasks(idx) || !worker_flush(idx) ||
 	    worker_leaves(idx))

@@ -49,7 +49,7 @@ bool worker_flush(u16 idx)
 	return true;
 }
 
-static void pack_answer(struct sim_enc *e, u32 msgid, u32 id, bool app)
+static void pack_answer(struct sim_enc *e, u32 msgid, u32 id, u32 said, bool app)
 {
 	u32 mark = enc_begin(e, true);
 
@@ -65,11 +65,35 @@ static void pack_answer(struct sim_enc *e, u32 msgid, u32 id, bool app)
 		enc_byte(e, 0xc0);
 	} else {
 		enc_byte(e, 0xc0);
-		enc_byte(e, 0x92);
+		enc_byte(e, 0x93);
 		enc_uint(e, id);
 		enc_blob(e, id ^ 1, reply_blob(id));
+		enc_uint(e, said);
 	}
 	enc_end(e, mark, true);
+}
+
+void worker_chunk(u16 idx, struct sim_task *t)
+{
+	struct sim_worker *w = &sim.worker[idx];
+	struct sim_enc e = { worker_io_out(idx), w->out_len, SIM_IO_BYTES };
+	u32 mark;
+
+	if (w->out_len + SIM_BLOB_MAX + 4096 > SIM_IO_BYTES)
+		return;
+	mark = enc_begin(&e, true);
+	enc_byte(&e, 0x93);
+	enc_uint(&e, URD_TAG_CHUNK);
+	enc_uint(&e, t->msgid);
+	enc_byte(&e, 0x93);
+	enc_uint(&e, t->id);
+	enc_uint(&e, t->said++);
+	enc_blob(&e, t->id ^ 2, t->id % 100);
+	enc_end(&e, mark, true);
+	w->out_len = e.len;
+	t->chunks--;
+	t->credit--;
+	t->due = sim.now + rnd_between(0, sim.o.work_max / 4 + 1);
 }
 
 static void pack_other(struct sim_enc *e, enum sim_how how, u32 msgid)
@@ -97,14 +121,14 @@ static void pack_other(struct sim_enc *e, enum sim_how how, u32 msgid)
 static void pack_misdeed(struct sim_enc *e, const struct sim_task *t)
 {
 	if (t->how == HOW_TWICE || t->how == HOW_SURPLUS)
-		pack_answer(e, t->msgid, t->id, false);
+		pack_answer(e, t->msgid, t->id, t->said, false);
 	if (t->how == HOW_TWICE)
-		pack_answer(e, t->msgid, t->id, false);
+		pack_answer(e, t->msgid, t->id, t->said, false);
 	else if (t->how == HOW_SURPLUS)
 		enc_raw(e, "\x00\x00\x01", 3);
 	else if (t->how == HOW_WRONG_ID)
 		/* not one of its own: nobody could tell that from a right answer */
-		pack_answer(e, t->msgid ^ (1u << rnd_between(16, 31)), t->id, false);
+		pack_answer(e, t->msgid ^ (1u << rnd_between(16, 31)), t->id, 0, false);
 	else if (t->how == HOW_OVERSIZE)
 		enc_raw(e, "\x7f\xff\xff\xff\x94\x01", 6);
 	else if (t->how == HOW_GARBAGE)
@@ -128,11 +152,11 @@ bool worker_answer(u16 idx, const struct sim_task *t)
 	case HOW_LATE:
 	case HOW_STOP:
 	case HOW_NEVER:
-		pack_answer(&e, t->msgid, t->id, t->how == HOW_APP || t->cancelled);
+		pack_answer(&e, t->msgid, t->id, t->said, t->how == HOW_APP || t->cancelled);
 		break;
 	case HOW_NOTIFY:
 		pack_other(&e, HOW_NOTIFY, 0);
-		pack_answer(&e, t->msgid, t->id, false);
+		pack_answer(&e, t->msgid, t->id, t->said, false);
 		break;
 	case HOW_CRASH:
 		worker_die(idx, CLD_KILLED, SIGSEGV);
@@ -141,7 +165,7 @@ bool worker_answer(u16 idx, const struct sim_task *t)
 		worker_die(idx, CLD_EXITED, 0);
 		return false;
 	case HOW_TORN:
-		pack_answer(&e, t->msgid, t->id, false);
+		pack_answer(&e, t->msgid, t->id, t->said, false);
 		w->crash_out = urd_min(w->crash_out, (u32)rnd_between(1, e.len - before));
 		break;
 	case HOW_CLOSE:
@@ -162,6 +186,7 @@ bool worker_answer(u16 idx, const struct sim_task *t)
 		pack_misdeed(&e, t);
 		break;
 	}
+	w->torn |= t->how == HOW_GARBAGE || t->how == HOW_SURPLUS;
 	w->out_len = e.len;
 	return true;
 }
@@ -187,6 +212,23 @@ static u8 draw_how(struct sim_worker *w, u64 *due)
 	return how;
 }
 
+static void take_meta(const struct sim_worker *w, struct sim_task *t, struct sim_dec *d)
+{
+	u32 n = dec_map(d);
+
+	while (n-- > 0 && !d->bad) {
+		struct urd_span key = dec_str(d);
+
+		if (urd_span_is(key, "stream")) {
+			sim_check(w->can_stream, "a worker is asked for a stream that it can't make");
+			sim_check(sim.req[t->id].stream, "a stream that nobody asked for");
+			t->chunks = sim.faulty ? (u32)rnd(48) : 0;
+			t->credit = 16;
+		}
+		dec_skip(d);
+	}
+}
+
 static void worker_take(u16 idx, struct sim_dec *d)
 {
 	struct sim_worker *w = &sim.worker[idx];
@@ -207,8 +249,11 @@ static void worker_take(u16 idx, struct sim_dec *d)
 	sim_check(!d->bad && t->id < sim.req_nr && blob.len == sim.req[t->id].blob &&
 			  blob_is(blob, t->id),
 		  "a worker gets spoiled params");
+	t->chunks = 0;
+	t->said = 0;
+	t->credit = 0;
 	if (n == 5)
-		dec_skip(d);
+		take_meta(w, t, d);
 	sim_check(!d->bad && d->p == d->end, "a worker gets more than a request");
 	if (w->early) {
 		w->early = false;
@@ -256,7 +301,7 @@ static void worker_early(u16 idx)
 	w->early = true;
 	sim.worker_faults++;
 	check_seen(id, SIM_NONE);
-	pack_answer(&e, msgid, id, true);
+	pack_answer(&e, msgid, id, 0, true);
 	w->out_len = e.len;
 	if (chance(300)) /* and does not read on for long */
 		w->stall_until = sim.now + rnd_log(NSEC_PER_MSEC, 2 * NSEC_PER_SEC);
@@ -324,10 +369,21 @@ static void worker_cancel(u16 idx, u32 msgid)
 		if (chance(700)) {
 			w->tasks[i].how = HOW_OK;
 			w->tasks[i].cancelled = true;
+			w->tasks[i].chunks = 0;
 			w->tasks[i].due = sim.now + sim_delay();
 		}
 	}
 	sim_note(NOTE_TOLD, idx, msgid, known);
+}
+
+static void worker_credit(u16 idx, u32 msgid, struct sim_dec *d)
+{
+	struct sim_worker *w = &sim.worker[idx];
+	u32 more = (u32)dec_uint(d);
+
+	for (u32 i = 0; i < w->tasks_nr; i++)
+		if (w->tasks[i].msgid == msgid)
+			w->tasks[i].credit += more;
 }
 
 void worker_read_control(u16 idx)
@@ -347,13 +403,18 @@ void worker_read_control(u16 idx)
 		sim_check(len && len < sizeof(w->ctl) - URD_FRAME_HEADER, "a worker is told no frame");
 		if (w->ctl_len - URD_FRAME_HEADER < len)
 			return;
-		sim_check(w->can_cancel, "a worker is told what it did not offer to hear");
 		sim_check(dec_array(&d) == 3 && dec_uint(&d) == URD_TAG_NOTIFY, "no notification");
 		method = dec_str(&d);
-		sim_check(method.len == 14 && !memcmp(method.p, "control.cancel", 14), "no cancel");
-		sim_check(dec_array(&d) == 1, "no cancel");
-		worker_cancel(idx, (u32)dec_uint(&d));
-		sim_check(!d.bad, "no cancel");
+		if (urd_span_is(method, "control.credit")) {
+			sim_check(w->can_stream && dec_array(&d) == 2, "no credit");
+			worker_credit(idx, (u32)dec_uint(&d), &d);
+		} else {
+			sim_check(urd_span_is(method, "control.cancel"), "a worker is told nonsense");
+			sim_check(w->can_cancel, "a worker is told what it did not offer to hear");
+			sim_check(dec_array(&d) == 1, "no cancel");
+			worker_cancel(idx, (u32)dec_uint(&d));
+		}
+		sim_check(!d.bad, "a worker is told nonsense");
 		w->ctl_len -= URD_FRAME_HEADER + len;
 		memmove(w->ctl, w->ctl + URD_FRAME_HEADER + len, w->ctl_len);
 	}

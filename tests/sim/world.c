@@ -57,6 +57,25 @@ static void draw_front(struct sim_opts *o)
 	o->pipe_bytes = chance(300) ? 4096 : rnd_log(4096, SIM_CHAN_BYTES);
 }
 
+/* Who leaves a pool and when, and how many it has. */
+static void draw_recycling(struct sim_opts *o)
+{
+	o->max_jobs = chance(250) ? rnd_log(1, 300) : 0;
+	o->ttl = chance(200) ? rnd_log(50, 1000) * NSEC_PER_MSEC : URD_OFF;
+	o->idle_timeout = rnd_log(1, 1000) * NSEC_PER_MSEC;
+	o->scale_after = rnd_log(1, 200) * NSEC_PER_MSEC;
+	o->max_surge = rnd(3);
+	o->recycle_max = rnd(3);
+	o->rss_base = rnd_log(1 << 20, 64 << 20);
+	o->rss_step = rnd_log(1, 1 << 20);
+	o->memory_soft = chance(150) ? o->rss_base / 2 + rnd_log(1 << 10, 32 << 20) : 0;
+	o->memory_hard = chance(150) ? o->rss_base + rnd_log(1 << 20, 32 << 20) : 0;
+	o->heartbeat = chance(200) ? rnd_log(20, 500) * NSEC_PER_MSEC : URD_OFF;
+	o->stream = rate(500);
+	o->stream_gap = chance(200) ? rnd_log(20, 500) * NSEC_PER_MSEC : URD_OFF;
+	o->orders = rate(300);
+}
+
 static void draw_opts(void)
 {
 	struct sim_opts *o = &sim.o;
@@ -65,6 +84,7 @@ static void draw_opts(void)
 	o->requests = rnd_between(100, 3000);
 	draw_pools(o);
 	draw_front(o);
+	draw_recycling(o);
 	o->work_max = rnd_log(1, 5000) * NSEC_PER_USEC;
 	o->think_max = chance(500) ? 0 : rnd_log(1, 5000) * NSEC_PER_USEC;
 	o->boot_max = rnd_log(10, 10000) * NSEC_PER_USEC;
@@ -80,6 +100,9 @@ static void draw_opts(void)
 	sim.calm = calm;
 	if (calm) {
 		o->exec_timeout = urd_max(o->exec_timeout, 2 * NSEC_PER_SEC);
+		o->heartbeat = URD_OFF;
+		o->stream_gap = URD_OFF;
+		o->memory_hard = 0;
 		return;
 	}
 	o->spawn_fault = rate(500);
@@ -109,7 +132,7 @@ static void squat_turn(void)
 	struct urd_arena *a = &sim.urd->core.arena;
 
 	squat_leave();
-	if (!sim.faulty)
+	if (!sim.faulty || sim.phase != PHASE_STORM)
 		return;
 	if (chance(sim.o.squat)) {
 		/* the largest blocks first, down to a drawn size: little is left, or nothing */
@@ -141,7 +164,7 @@ void world_ev(u32 idx)
 bool world_ready(void)
 {
 	for (u32 i = 0; i < sim.urd->core.pools_nr; i++)
-		if (urd_pool_ready(&sim.urd->core.pools[i]) < sim.o.min_workers)
+		if (urd_pool_ready(&sim.urd->core.pools[i]) < sim.urd->core.pools[i].conf.min_workers)
 			return false;
 	return true;
 }
@@ -167,6 +190,7 @@ static void heal(u64 *until)
 {
 	sim.faulty = false;
 	squat_leave();
+	spawn_heal();
 	workers_heal();
 	clients_heal();
 	*until = sim.now + heal_ns();
@@ -183,6 +207,20 @@ static void drain(u64 *until)
 	*until = sim.now + timeout + heal_ns();
 }
 
+/* What an operator may ask for at any time. */
+static void order(void)
+{
+	char name[8];
+	int ret;
+
+	snprintf(name, sizeof(name), "p%u", (u32)rnd(sim.o.pools));
+	if (chance(500))
+		ret = urd_scale(sim.urd, name, (u32)rnd_between(1, sim.o.max_workers));
+	else
+		ret = urd_reload(sim.urd, chance(300) ? NULL : name);
+	sim_check(ret >= 0, "an order is refused");
+}
+
 /* A look at the run: is it time for the next phase? */
 static void script(u64 *until)
 {
@@ -192,6 +230,8 @@ static void script(u64 *until)
 	}
 	switch ((enum sim_phase)sim.phase) {
 	case PHASE_STORM:
+		if (chance(sim.o.orders))
+			order();
 		if (sim.o.drain_mid && sim.req_nr > sim.req_limit / 2)
 			drain(until);
 		else if (sim.req_nr >= sim.req_limit || sim.now > *until)
@@ -261,6 +301,16 @@ static void world_open(void)
 		pools[i].response_max = (u32)o->response_max;
 		pools[i].backoff_min_ns = o->backoff_min;
 		pools[i].backoff_max_ns = o->backoff_max;
+		pools[i].max_jobs = (u32)o->max_jobs;
+		pools[i].ttl_ns = o->ttl;
+		pools[i].idle_timeout_ns = o->idle_timeout;
+		pools[i].scale_after_ns = o->scale_after;
+		pools[i].max_surge = (u32)o->max_surge;
+		pools[i].recycle_max = (u32)o->recycle_max;
+		pools[i].memory_soft = o->memory_soft;
+		pools[i].memory_hard = o->memory_hard;
+		pools[i].heartbeat_timeout_ns = o->heartbeat;
+		pools[i].stream_gap_ns = o->stream_gap;
 		pools[i].gone = (enum urd_gone)o->gone;
 	}
 	conf.pools = pools;

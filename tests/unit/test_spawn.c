@@ -73,6 +73,11 @@ static void rig_start(struct rig *rig, const char *script)
 	cr_assert_null(rig->got.step);
 }
 
+static int number(const char *text)
+{
+	return (int)strtol(text, NULL, 10);
+}
+
 /* One line of the worker's output. */
 static void rig_line(struct rig *rig)
 {
@@ -161,12 +166,14 @@ Test(spawn, session_group_and_descriptors)
 	fd = open("/dev/null", O_RDWR);
 	cr_assert_geq(fcntl(fd, F_DUPFD, 200), 200);
 	rig_up(&rig);
-	rig_run(&rig, "cut -d' ' -f1,5,6 /proc/$$/stat; cd /proc/$$/fd; echo *; readlink 0");
+	rig_run(&rig,
+		"cut -d' ' -f1,5,6 /proc/$$/stat; for i in $(seq 0 300); do "
+		"[ -e /proc/$$/fd/$i ] && printf '%d ' $i; done; echo; readlink /proc/$$/fd/0");
 	cr_assert_eq(sscanf(rig.text, "%d %d %d", &pid, &group, &session), 3, "%s", rig.text);
 	cr_expect_eq(pid, group);
 	cr_expect_eq(pid, session);
 	cr_expect_neq(session, getsid(0));
-	cr_expect(strstr(rig.text, "\n0 1 2 3 4 5 6\n/dev/null\n"), "%s", rig.text);
+	cr_expect(strstr(rig.text, "\n0 1 2 3 4 5 6 \n/dev/null\n"), "%s", rig.text);
 	urd_spawner_stop(rig.sp);
 }
 
@@ -283,11 +290,11 @@ Test(spawn, workers_go_before_urd_when_memory_runs_out)
 
 	rig_up(&rig);
 	rig_run(&rig, "cat /proc/$$/oom_score_adj");
-	cr_expect_eq(atoi(rig.text), urd_min(mine + 200, 1000), "%s", rig.text);
+	cr_expect_eq(number(rig.text), urd_min(mine + 200, 1000), "%s", rig.text);
 	rig.spec.set = URD_SPAWN_OOM;
 	rig.spec.oom_score_adj = 1000;
 	rig_run(&rig, "cat /proc/$$/oom_score_adj");
-	cr_expect_eq(atoi(rig.text), 1000, "%s", rig.text);
+	cr_expect_eq(number(rig.text), 1000, "%s", rig.text);
 	cr_expect_eq(oom_read(), mine, "the parent shares memory with its child, not its score");
 	urd_spawner_stop(rig.sp);
 }
@@ -565,7 +572,7 @@ Test(spawn, killing_reaches_grandchildren)
 	rig_up(&rig);
 	rig_start(&rig, "(trap '' TERM; echo $(exec sh -c 'echo $PPID'); sleep 1000; :) & wait");
 	rig_line(&rig);
-	pidfd = (int)syscall(SYS_pidfd_open, atoi(rig.text), 0);
+	pidfd = (int)syscall(SYS_pidfd_open, number(rig.text), 0);
 	cr_assert_geq(pidfd, 0, "%s", rig.text);
 	urd_child_kill_all(&rig.got.child);
 	readable(pidfd, "end of the grandchild");

@@ -43,7 +43,7 @@ $worker
     ->on('retire', function ($params, $ctx) use ($worker) {
         $worker->retire();
     })
-    ->on('progress', function ($params, $ctx) {
+    ->on('progress', function (int $params, $ctx) {
         for ($i = 0; $i < $params; $i++) {
             $ctx->progress($i);
         }
@@ -58,7 +58,7 @@ $worker
         'stream' => $ctx->wantsStream,
         'deadline' => $ctx->remainingMs(),
     ])
-    ->on('stream', function ($params, $ctx) {
+    ->on('stream', function (int $params, $ctx) {
         for ($i = 0; $i < $params; $i++) {
             yield $i;
         }

@@ -22,6 +22,7 @@ namespace Urd;
 const SDK = 'php/0.1';
 const CONTROL_MAX = 64 << 10;
 const CREDIT_START = 16;
+const COLLECT_LOOK = 256;
 const NO_METHOD = -32601;
 const FAILED = -32603;
 
@@ -596,7 +597,15 @@ final class Worker
     {
         $ctx = $request->ctx;
         if (!$ctx->wantsStream) {
-            return iterator_to_array($items, false);
+            $list = [];
+            foreach ($items as $item) {
+                // Whatever yields without end is to end with the request at least.
+                if (count($list) % COLLECT_LOOK === 0 && $ctx->cancelled()) {
+                    throw new Cancelled('cancelled');
+                }
+                $list[] = $item;
+            }
+            return $list;
         }
         foreach ($items as $item) {
             while (!$ctx->cancelled() && $ctx->credit <= 0) {

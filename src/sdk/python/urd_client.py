@@ -6,8 +6,15 @@
     urd = Client("/run/urd/urd.sock")
     urd.call("images/resize", {"width": 100}, deadline=2.0)
 
+    for line in urd.stream("images/report", progress=print):
+        ...
+
     async with AsyncClient("/run/urd/urd.sock") as urd:
         await urd.call("images/resize", {"width": 100}, deadline=2.0)
+
+progress, where given, is called with each value that the worker reports.  A
+stream has at most 16 chunks on their way: whoever takes his time holds the
+worker up, and nobody else.
 
 One file; it needs Python 3.9 and the msgpack module (Debian: python3-msgpack).
 Both clients connect when they are first used, again when urd was restarted, and
@@ -93,7 +100,7 @@ def _frame(message):
     return struct.pack(">I", len(body)) + body
 
 
-def _request(msgid, method, params, deadline, traceparent, stream):
+def _request(msgid, method, params, deadline, traceparent, stream, progress):
     meta = {}
     if deadline is not None:
         meta["deadline_ms"] = max(1, int(deadline * 1000))
@@ -101,10 +108,21 @@ def _request(msgid, method, params, deadline, traceparent, stream):
         meta["traceparent"] = traceparent
     if stream:
         meta["stream"] = True
+    if progress:
+        meta["progress"] = True
     message = [0, msgid, method, params]
     if meta:
         message.append(meta)
     return _frame(message)
+
+
+def _progress(message):
+    """The [msgid, value] of a notification of progress, else None."""
+    if message[0] == 2 and message[1] == "urd.progress":
+        params = message[2]
+        if isinstance(params, list) and len(params) == 2:
+            return params
+    return None
 
 
 def _split(address):
@@ -167,14 +185,15 @@ class Client:
             self._sock.close()
             self._sock = None
 
-    def call(self, method, params=None, *, deadline=None, traceparent=None):
+    def call(self, method, params=None, *, deadline=None, traceparent=None, progress=None):
         """The result of a method; raises UrdError.  deadline is in seconds."""
         with self._mine():
-            msgid, until = self._send(method, params, deadline, traceparent, False)
+            msgid, until = self._send(method, params, deadline, traceparent, False,
+                                      progress is not None)
             done = False
             try:
                 while True:
-                    tag, value = self._receive(msgid, until)
+                    tag, value = self._receive(msgid, until, progress)
                     if tag == 1:
                         done = True
                         return self._result(value)
@@ -182,16 +201,17 @@ class Client:
                 if not done:
                     self._abandon(msgid)
 
-    def stream(self, method, params=None, *, deadline=None, traceparent=None):
+    def stream(self, method, params=None, *, deadline=None, traceparent=None, progress=None):
         """Iterate over the chunks of an answer; the value of the generator is
         its result.  The connection is its own until it is exhausted or closed."""
         with self._mine():
-            msgid, until = self._send(method, params, deadline, traceparent, True)
+            msgid, until = self._send(method, params, deadline, traceparent, True,
+                                      progress is not None)
             done = False
             taken = 0
             try:
                 while True:
-                    tag, value = self._receive(msgid, until)
+                    tag, value = self._receive(msgid, until, progress)
                     if tag == 1:
                         done = True
                         return self._result(value)
@@ -240,9 +260,9 @@ class Client:
         except OSError:
             return True
 
-    def _send(self, method, params, deadline, traceparent, stream):
+    def _send(self, method, params, deadline, traceparent, stream, progress):
         msgid = next(self._ids) & 0xffffffff
-        data = _request(msgid, method, params, deadline, traceparent, stream)
+        data = _request(msgid, method, params, deadline, traceparent, stream, progress)
         until = None if deadline is None else time.monotonic() + deadline + ANSWER_GRACE
         if self._sock is not None and self._stale():
             self.close()
@@ -292,7 +312,7 @@ class Client:
                 # urd runs a request only once it has all of it
                 raise _lost("no", exc) from exc
 
-    def _receive(self, msgid, until):
+    def _receive(self, msgid, until, progress):
         while True:
             try:
                 message = self._frames.next()
@@ -303,9 +323,14 @@ class Client:
                 if not self._wait(until, select.POLLIN):
                     raise _timeout("maybe")
                 self._fill()
-            elif message[0] in (1, 3) and message[1] == msgid:
-                return message[0], message
-            # else: the late answer to a call that was given up
+            elif message[0] in (1, 3):
+                if message[1] == msgid:
+                    return message[0], message
+                # else: the late answer to a call that was given up
+            elif progress is not None:
+                told = _progress(message)
+                if told is not None and told[0] == msgid:
+                    progress(told[1])
 
     def _result(self, message):
         if message[2] is not None:
@@ -347,27 +372,30 @@ class AsyncClient:
             await asyncio.gather(self._reading, return_exceptions=True)
             self._drop(_lost("maybe", "closed"))
 
-    async def call(self, method, params=None, *, deadline=None, traceparent=None):
+    async def call(self, method, params=None, *, deadline=None, traceparent=None, progress=None):
         """The result of a method; raises UrdError.  deadline is in seconds."""
-        msgid, queue, until = await self._send(method, params, deadline, traceparent, False)
+        msgid, queue, until = await self._send(method, params, deadline, traceparent, False,
+                                               progress is not None)
         done = False
         try:
             while True:
-                message = await self._receive(queue, until)
+                message = await self._receive(queue, until, progress)
                 if message[0] == 1:
                     done = True
                     return self._result(message)
         finally:
             self._forget(msgid, done)
 
-    async def stream(self, method, params=None, *, deadline=None, traceparent=None):
+    async def stream(self, method, params=None, *, deadline=None, traceparent=None,
+                     progress=None):
         """Iterate over the chunks of an answer."""
-        msgid, queue, until = await self._send(method, params, deadline, traceparent, True)
+        msgid, queue, until = await self._send(method, params, deadline, traceparent, True,
+                                               progress is not None)
         done = False
         taken = 0
         try:
             while True:
-                message = await self._receive(queue, until)
+                message = await self._receive(queue, until, progress)
                 if message[0] == 1:
                     done = True
                     self._result(message)
@@ -412,9 +440,9 @@ class AsyncClient:
         if not future.cancelled():
             future.exception()  # whoever waits gets it; nobody may wait any more
 
-    async def _send(self, method, params, deadline, traceparent, stream):
+    async def _send(self, method, params, deadline, traceparent, stream, progress):
         msgid = next(self._ids) & 0xffffffff
-        data = _request(msgid, method, params, deadline, traceparent, stream)
+        data = _request(msgid, method, params, deadline, traceparent, stream, progress)
         until = None if deadline is None else time.monotonic() + deadline + ANSWER_GRACE
         await self._connected()
         queue = asyncio.Queue()
@@ -426,15 +454,19 @@ class AsyncClient:
         if self._writer is not None:
             self._writer.write(data)
 
-    async def _receive(self, queue, until):
-        left = None if until is None else max(0, until - time.monotonic())
-        try:
-            message = await asyncio.wait_for(queue.get(), left)
-        except asyncio.TimeoutError:
-            raise _timeout("maybe") from None
-        if isinstance(message, UrdError):
-            raise message
-        return message
+    async def _receive(self, queue, until, progress):
+        while True:
+            left = None if until is None else max(0, until - time.monotonic())
+            try:
+                message = await asyncio.wait_for(queue.get(), left)
+            except asyncio.TimeoutError:
+                raise _timeout("maybe") from None
+            if isinstance(message, UrdError):
+                raise message
+            if message[0] != 2:
+                return message
+            if progress is not None:
+                progress(message[2][1])
 
     def _result(self, message):
         if message[2] is not None:
@@ -458,7 +490,11 @@ class AsyncClient:
                     message = frames.next()
                     if message is None:
                         break
-                    queue = self._waiting.get(message[1]) if message[0] != 2 else None
+                    if message[0] != 2:
+                        msgid = message[1]
+                    else:
+                        msgid = (_progress(message) or [None])[0]
+                    queue = self._waiting.get(msgid)
                     if queue is not None:
                         queue.put_nowait(message)
         except asyncio.CancelledError:
