@@ -161,12 +161,12 @@ demo: ## install what is missing, build, and show urd at work
 
 check: ## install what is missing, build, and run all tests
 	$(Q)scripts/install-deps check
-	$(Q)$(SUBMAKE) tests
+	$(Q)$(SUBMAKE) tests perf
 	$(Q)$(MAKE) --no-print-directory check-run
 
 asan: ## the tests under address and undefined-behaviour sanitizers
 	$(Q)scripts/install-deps check
-	$(Q)$(SUBMAKE) MODE=asan tests
+	$(Q)$(SUBMAKE) MODE=asan tests perf
 	$(Q)$(MAKE) --no-print-directory MODE=asan check-run
 
 tsan: ## the stress programs under the thread sanitizer
@@ -202,9 +202,11 @@ format: ## put all C files into the house style
 	$(call say,FORMAT,$(words $(C_STYLED)) files)
 	$(Q)$(CLANG_FORMAT) -i $(C_STYLED)
 
-docs: $(P)/tools/states ## write docs/states.md from the state tables
+docs: $(P)/tools/states ## write docs/states.md from the state tables, the list of docs/testing.md
 	$(call say,GEN,docs/states.md)
 	$(Q)$< >$(O)/states.md && mv $(O)/states.md docs/states.md
+	$(call say,GEN,docs/testing.md)
+	$(Q)$(PYTHON) scripts/weaknesses.py --write
 
 deps: ## install the packages that a build needs
 	$(Q)scripts/install-deps build
@@ -275,7 +277,7 @@ $(PERF): $(P)/perf/%: $(D)/perf/%.o $(LIB_A)
 	$(call link,-lm)
 
 # Its ring and spawner come before those of the library; a few calls are watched.
-SIM_WRAP := urd_slot_fsm urd_slot_dispatch urd_slot_complete urd_job_answer close listeners_init \
+SIM_WRAP := urd_slot_fsm urd_slot_dispatch urd_slot_complete urd_job_answer slot_begin urd_slot_retire close listeners_init \
 	urd_log_line
 $(SIM): $(OBJ_SIM) $(LIB_A) $(D)/sources
 	$(call link,$(SIM_WRAP:%=-Wl,--wrap=%))
@@ -310,7 +312,9 @@ check-run:
 	@export ASAN_OPTIONS=$(SANLOG):$$ASAN_OPTIONS UBSAN_OPTIONS=$(SANLOG):$$UBSAN_OPTIONS; \
 	rc=0; $(if $(UNIT),$(call suite,unit,$(UNIT))) $(if $(E2E),$(call suite,e2e,$(E2E))) \
 	$(foreach c,$(PY_CHECKS),$(call suite,$(basename $(notdir $(c))),$(PYTHON) $(c) $(if $(filter %/sdk_check.py,$(c)),$(P)/tests/workers/echo,$(P)))) \
-	for f in $(P)/log/sanitizer*; do [ ! -s $$f ] || { rc=1; cat $$f; }; done; exit $$rc
+	for f in $(P)/log/sanitizer*; do [ ! -s $$f ] || { rc=1; cat $$f; }; done; \
+	printf '  %-7s %s\n' LIST 'weaknesses and stories'; $(PYTHON) scripts/weaknesses.py || rc=1; \
+	exit $$rc
 
 stress-run: $(STRESS)
 	@mkdir -p $(P)/log
@@ -348,6 +352,7 @@ lint-run:
 	ask tidy $(PYTHON) scripts/tidy.py; \
 	ask format $(CLANG_FORMAT) --dry-run -Werror $(C_STYLED); \
 	ask headers $(MAKE) --no-print-directory check-headers; \
+	ask testing.md $(PYTHON) scripts/weaknesses.py --check; \
 	$(if $(wildcard scripts/states.c),ask states.md diff -u docs/states.md <($(P)/tools/states);) \
 	for f in $(wildcard scripts/*.py scripts/*/*.py tests/*/*.py perf/*.py src/sdk/python/*.py); do \
 	ask $$f $(PYTHON) -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' $$f; done; \

@@ -364,8 +364,17 @@ int urd_execute(struct urd *urd, const struct urd_call *call, struct urd_reply *
 /** urd_reply_free - free what urd_execute() gave; NULL is fine */
 void urd_reply_free(struct urd_reply *reply);
 
-/** urd_fd - URD_OPEN_LOOP: poll it for reading, then call urd_turn() */
+/** urd_fd - URD_OPEN_LOOP: poll it for reading, for at most urd_timeout(), then call urd_turn() */
 int urd_fd(const struct urd *urd);
+
+/**
+ * urd_timeout - URD_OPEN_LOOP: how long the program may sleep
+ * @urd: the instance
+ *
+ * Return: nanoseconds until urd_turn() must be called although nothing became
+ * readable (a queue deadline, a backoff); URD_OFF if there is no such time.
+ */
+uint64_t urd_timeout(const struct urd *urd);
 
 /**
  * urd_turn - URD_OPEN_LOOP: submit, wait, and do what came in

@@ -5,6 +5,7 @@
  */
 #include "base/log.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -37,35 +38,49 @@ struct urd_log {
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 
-/* Write all of it, waiting for the sink; gives up on a dead one. */
-static void log_write(struct urd_log *log, const char *p, u32 len)
+static bool log_is_closing(struct urd_log *log)
+{
+	bool closing;
+
+	pthread_mutex_lock(&log->lock);
+	closing = log->closing;
+	pthread_mutex_unlock(&log->lock);
+	return closing;
+}
+
+/*
+ * Write all of it, waiting for the sink; what a dead one does not take is lost.
+ * False if it is to be closed and still stalls.  The sink is mostly a blocking
+ * pipe that is not ours to change: one that polls as writable takes PIPE_BUF bytes.
+ */
+static bool log_write(struct urd_log *log, const char *p, u32 len)
 {
 	while (len) {
-		ssize_t n = write(log->fd, p, len);
 		struct pollfd pfd = { .fd = log->fd, .events = POLLOUT };
-		bool closing;
+		bool closing = log_is_closing(log);
+		ssize_t n;
 
+		if (poll(&pfd, 1, LOG_CLOSE_MS) == 0) {
+			if (closing)
+				return false;
+			continue;
+		}
+		n = write(log->fd, p, urd_min(len, (u32)PIPE_BUF));
 		if (n > 0) {
 			p += n;
 			len -= (u32)n;
-			continue;
+		} else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
+			break;
 		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0 || errno != EAGAIN)
-			return;
-		pthread_mutex_lock(&log->lock);
-		closing = log->closing;
-		pthread_mutex_unlock(&log->lock);
-		if (poll(&pfd, 1, closing ? LOG_CLOSE_MS : -1) == 0)
-			return;
 	}
+	return true;
 }
 
 static void *log_thread(void *arg)
 {
 	struct urd_log *log = arg;
 	static __thread char out[65536];
+	bool taken = true;
 
 	pthread_mutex_lock(&log->lock);
 	for (;;) {
@@ -74,7 +89,7 @@ static void *log_thread(void *arg)
 
 		while (!log->len && !log->dropped && !log->closing)
 			pthread_cond_wait(&log->more, &log->lock);
-		if (!log->len && !log->dropped)
+		if (!taken || (!log->len && !log->dropped))
 			break;
 		n = urd_min(log->len, LOG_BUFFER - log->head);
 		n = urd_min(n, (u32)sizeof(out));
@@ -85,13 +100,13 @@ static void *log_thread(void *arg)
 		if (dropped)
 			log->dropped = 0;
 		pthread_mutex_unlock(&log->lock);
-		log_write(log, out, n);
-		if (dropped) {
+		taken = log_write(log, out, n);
+		if (taken && dropped) {
 			char line[80];
 			int k = snprintf(line, sizeof(line), "urd: %llu log lines were dropped\n",
 					 (unsigned long long)dropped);
 
-			log_write(log, line, (u32)k);
+			taken = log_write(log, line, (u32)k);
 		}
 		pthread_mutex_lock(&log->lock);
 	}

@@ -5,6 +5,7 @@
  * request was executed.  A signal to stop cancels the request first.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -198,20 +199,109 @@ static int error_tell(const struct call_args *args, int code, const char *name,
 	return executed == URD_EXECUTED_MAYBE ? URD_EXIT_MAYBE : URD_EXIT_FAILED;
 }
 
-/* A value on stdout. Return: 0 or negative errno; an error was told. */
+/* Counts signals; a handler has no other way to know it. */
+static int signals_fd = -1;
+
+static void signal_note(int sig)
+{
+	int err = errno;
+
+	(void)sig;
+	(void)eventfd_write(signals_fd, 1); /* fails after 2^64 signals */
+	errno = err;
+}
+
+/*
+ * From now on, what ends a program is counted. A handler, not a signalfd: a write
+ * to a reader that stands still is to be interrupted, too.
+ */
+static int signals_open(void)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	const struct sigaction note = { .sa_handler = signal_note };
+	struct sigaction old;
+
+	signals_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (signals_fd < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
+		if (!sigaction(sigs[i], NULL, &old) && old.sa_handler != SIG_IGN)
+			(void)sigaction(sigs[i], &note, NULL);
+	return 0;
+}
+
+static bool signals_came(void)
+{
+	eventfd_t n;
+
+	return eventfd_read(signals_fd, &n) == 0;
+}
+
+/* Write all of it. Return: 0, -EINTR (a signal came, and nobody reads), -EIO; it was told. */
+static int bytes_write(const void *bytes, size_t len)
+{
+	struct pollfd p[] = {
+		{ .fd = STDOUT_FILENO, .events = POLLOUT },
+		{ .fd = signals_fd, .events = POLLIN },
+	};
+	const u8 *at = bytes;
+	ssize_t n;
+
+	while (len) {
+		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			return -EIO;
+		if (!p[0].revents && p[1].revents)
+			return -EINTR;
+		if (!p[0].revents)
+			continue;
+		/* so much goes into a pipe that has room, without a wait */
+		n = write(STDOUT_FILENO, at, urd_min(len, (size_t)PIPE_BUF));
+		if (n < 0 && errno != EINTR && errno != EAGAIN) {
+			fprintf(stderr, "urd: cannot write to stdout: %s\n", strerror(errno));
+			return -EIO;
+		}
+		at += n > 0 ? n : 0;
+		len -= n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+/* A value as a line of JSON in memory. Return: 0 or negative errno. */
+static int value_text(const struct urd_answer *answer, char **text, size_t *len)
+{
+	FILE *f = open_memstream(text, len);
+	int ret;
+
+	if (!f)
+		return -errno;
+	ret = urd_json_print(answer->result, answer->result_len, f);
+	putc('\n', f);
+	if (fclose(f) && !ret)
+		ret = -ENOMEM;
+	return ret;
+}
+
+/*
+ * A value on stdout, past stdio: what reads it may stand still, and a signal is
+ * heeded all the same. Return: 0, -EINTR, -EIO; the latter was told.
+ */
 static int value_print(const struct call_args *args, const struct urd_answer *answer)
 {
-	int ret = 0;
+	char *text = NULL;
+	size_t len = 0;
+	int ret;
 
-	if (args->raw) {
-		fwrite(answer->result, 1, answer->result_len, stdout);
-	} else {
-		ret = urd_json_print(answer->result, answer->result_len, stdout);
-		putchar('\n');
-	}
-	if (ret)
+	if (args->raw)
+		return bytes_write(answer->result, answer->result_len);
+	ret = value_text(answer, &text, &len);
+	if (ret) {
 		fprintf(stderr, "urd call: the answer cannot be written as JSON (%s), try --raw\n",
 			ret == -E2BIG ? "nested too deep" : strerror(-ret));
+		ret = -EIO;
+	} else {
+		ret = bytes_write(text, len);
+	}
+	free(text);
 	return ret;
 }
 
@@ -227,10 +317,10 @@ static int answer_tell(const struct call_args *args, const struct urd_answer *an
 				  answer->executed, answer->message, answer);
 	if ((!args->opts.stream || args->with_result) && value_print(args, answer))
 		return URD_EXIT_FAILED;
-	return urd_cli_flush() ? URD_EXIT_OK : URD_EXIT_FAILED;
+	return URD_EXIT_OK;
 }
 
-/* What comes before the answer. Return: 0 or negative errno; an error was told. */
+/* What comes before the answer. Return: as value_print(). */
 static int part_tell(const struct call_args *args, const struct urd_answer *part)
 {
 	if (part->kind == URD_KIND_CHUNK)
@@ -274,44 +364,6 @@ static u64 now_ms(void)
 	return (u64)ts.tv_sec * 1000 + (u64)ts.tv_nsec / NSEC_PER_MSEC;
 }
 
-/* Counts signals; a handler has no other way to know it. */
-static int signals_fd = -1;
-
-static void signal_note(int sig)
-{
-	int err = errno;
-
-	(void)sig;
-	(void)eventfd_write(signals_fd, 1); /* fails after 2^64 signals */
-	errno = err;
-}
-
-/*
- * From now on, what ends a program is counted. A handler, not a signalfd: a write
- * to a reader that stands still is to be interrupted, too.
- */
-static int signals_open(void)
-{
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
-	const struct sigaction note = { .sa_handler = signal_note };
-	struct sigaction old;
-
-	signals_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (signals_fd < 0)
-		return -errno;
-	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
-		if (!sigaction(sigs[i], NULL, &old) && old.sa_handler != SIG_IGN)
-			(void)sigaction(sigs[i], &note, NULL);
-	return 0;
-}
-
-static bool signals_came(void)
-{
-	eventfd_t n;
-
-	return eventfd_read(signals_fd, &n) == 0;
-}
-
 /*
  * The first signal cancels the request and leaves it little time; the second one
  * ends the wait. Return: 0 to go on, -EINTR, or as urd_client_cancel().
@@ -337,9 +389,6 @@ static int call_wait(struct waiting *w)
 	u64 now = now_ms();
 	int timeout_ms = -1;
 
-	/* a chunk is of use to the next program when it comes, not when there are many */
-	if (fflush(stdout) || ferror(stdout))
-		return signals_came() ? -EINTR : -EIO;
 	if (now >= w->until_ms)
 		return w->cancelled ? -EINTR : -ETIMEDOUT;
 	if (w->until_ms != URD_NEVER)
@@ -365,7 +414,9 @@ static int parts_tell(const struct call_args *args, struct waiting *w, int *code
 			*code = answer_tell(args, &answer);
 			return 0;
 		} else {
-			ret = part_tell(args, &answer) ? -EIO : signals_heed(w);
+			ret = part_tell(args, &answer);
+			if (!ret)
+				ret = signals_heed(w);
 		}
 		if (ret)
 			return ret;
@@ -395,10 +446,7 @@ static int request_run(const struct call_args *args, struct urd_client *client,
 		(void)urd_client_cancel(client, w.msgid);
 		(void)urd_client_turn(client, &answer);
 	}
-	/* it was told, or urd_cli_flush() does */
-	if (ret == -EIO && (!ferror(stdout) || !urd_cli_flush()))
-		return URD_EXIT_FAILED;
-	return failure_tell(args, ret);
+	return ret == -EIO ? URD_EXIT_FAILED : failure_tell(args, ret);
 }
 
 static int call_do(const struct call_args *args)

@@ -250,6 +250,8 @@ void urd_front_chunk(struct urd_front *front, struct urd_chunk *chunk)
 {
 	struct urd_conn *conn = chunk->job->owner;
 
+	if (!conn && chunk->kind == URD_CHUNK_DATA)
+		urd_job_regrant(chunk->job);
 	/* progress is dropped rather than piled up before a slow reader */
 	if (!conn || (chunk->kind == URD_CHUNK_PROGRESS && conn->answers_nr > 64) ||
 	    conn_pack_chunk(conn, chunk)) {

@@ -255,7 +255,7 @@ void conn_pack(struct urd_conn *conn, struct urd_job *job)
 /* [2, "urd.progress", [msgid, value]], in a block of its own */
 static int pack_progress(struct urd_conn *conn, struct urd_chunk *chunk)
 {
-	static const u8 head[] = "\x93\x02\xac" "urd.progress" "\x92\xce";
+	static const u8 head[] = "\x93\x02\xacurd.progress\x92\xce";
 	u32 fixed = sizeof(head) - 1, len = fixed + 4 + chunk->len;
 	bool framed = conn->in.dialect != URD_DIALECT_PLAIN;
 	struct urd_buf buf;

@@ -331,6 +331,16 @@ URD_API int urd_fd(const struct urd *urd)
 	return urd_ring_fd(urd->core.ring);
 }
 
+URD_API uint64_t urd_timeout(const struct urd *urd)
+{
+	u64 due = urd_heap_next(&urd->core.heap);
+	u64 now = urd_ring_now(urd->core.ring);
+
+	if (due == URD_NEVER)
+		return URD_OFF;
+	return due > now ? due - now : 0;
+}
+
 URD_API int urd_turn(struct urd *urd, uint64_t timeout_ns)
 {
 	struct urd_ring *ring = urd->core.ring;

@@ -312,6 +312,9 @@ void urd_chunk_put(struct urd_core *core, struct urd_chunk *chunk);
 /** urd_job_grant - the caller takes @n more chunks */
 void urd_job_grant(struct urd_job *job, u32 n);
 
+/** urd_job_regrant - the caller has gone: chunks go nowhere, and must not stop for that */
+void urd_job_regrant(struct urd_job *job);
+
 /**
  * urd_job_drop - the caller has gone; what runs is treated by the pool's policy
  *

@@ -87,13 +87,30 @@ void urd_chunk_put(struct urd_core *core, struct urd_chunk *chunk)
 
 void urd_job_grant(struct urd_job *job, u32 n)
 {
-	if (job->answered || !job->stream || !job->slot || job->credit >= STREAM_CREDIT_MAX)
+	/* before a worker has it, what is due comes on top of what it begins with */
+	u32 has = job->slot ? job->credit : URD_STREAM_CREDIT + job->credit_due;
+	struct urd_core *core;
+
+	if (job->answered || !job->stream || !job->pool || has >= STREAM_CREDIT_MAX)
 		return;
-	n = urd_min(n, STREAM_CREDIT_MAX - job->credit);
-	job->credit += n;
+	if (job->slot && !job->slot->can_stream)
+		return;
+	n = urd_min(n, STREAM_CREDIT_MAX - has);
 	job->credit_due += n;
-	job->gap_ns = job->pool->core->now_ns;
+	if (!job->slot)
+		return;
+	core = job->pool->core;
+	job->credit += n;
+	job->gap_ns = core->now_ns;
+	if (job == job->slot->writing) /* it must have gone out first */
+		core->behind = true;
 	urd_slot_tell(job->slot);
+}
+
+void urd_job_regrant(struct urd_job *job)
+{
+	if (job->credit <= URD_STREAM_CREDIT / 2)
+		urd_job_grant(job, URD_STREAM_CREDIT - job->credit);
 }
 
 /* By how an outcome usually comes about. */
@@ -150,6 +167,7 @@ void urd_job_drop(struct urd_core *core, struct urd_job *job)
 		return; /* released when it is passed on, to nobody */
 	if (job->slot) {
 		urd_slot_cancel(job->slot, job, job->pool->conf.gone);
+		urd_job_regrant(job); /* if it goes on, nobody else does */
 	} else {
 		urd_pool_withdraw(job->pool, job);
 		urd_job_answer(core, job, URD_CANCELLED);

@@ -139,8 +139,9 @@ static void act_send_req(struct urd_slot *slot, struct urd_job *job)
 	job->overdue = false;
 	job->early = false;
 	job->tell_cancel = false;
-	job->credit = job->stream && slot->can_stream ? URD_STREAM_CREDIT : 0;
-	job->credit_due = 0;
+	if (!slot->can_stream)
+		job->credit_due = 0;
+	job->credit = job->stream && slot->can_stream ? URD_STREAM_CREDIT + job->credit_due : 0;
 	job->gap_ns = core->now_ns;
 	job->frame = NULL;
 	job->sent = 0;
@@ -288,7 +289,8 @@ static void slot_act(struct urd_slot *slot, u32 acts, const struct slot_what *wh
 		urd_child_end_input(&slot->child);
 	if (acts & SACT(SIG_TERM))
 		urd_child_signal(&slot->child, SIGTERM);
-	if ((acts & SACT(SIG_KILL)) && !slot->exited) /* once collected, its number may be another's */
+	/* once it is collected, its number may be another's */
+	if ((acts & SACT(SIG_KILL)) && !slot->exited)
 		urd_child_kill_all(&slot->child);
 	if (acts & SACT(MARK_UNWANTED))
 		slot->unwanted = true;

@@ -159,8 +159,8 @@ void slot_write_next(struct urd_slot *slot)
 		return;
 	}
 	urd_list_for_each(job, &slot->jobs, node)
-		if (!job->frame)
-			break;
+		if (!job->frame && job->exec_due_ns > slot->core->now_ns)
+			break; /* one that is overdue is answered when the read's time is up */
 	if (&job->node == &slot->jobs)
 		return;
 	slot->writing = job;
@@ -392,9 +392,10 @@ static void slot_exited(struct urd_slot *slot)
 	/* its children first: once it is collected, the group's number may be another's */
 	urd_child_kill_all(&slot->child);
 	ret = urd_child_reap(&slot->child, &si);
-	urd_assert(ret != -EAGAIN);
+	/* a debugger, or a sanitizer at its last look, may hold on to what is dead */
 	if (ret)
-		snprintf(slot->exit_text, sizeof(slot->exit_text), "gone");
+		snprintf(slot->exit_text, sizeof(slot->exit_text), "%s",
+			 ret == -EAGAIN ? "gone, and held by its tracer" : "gone");
 	else
 		slot_describe_exit(slot, &si);
 	slot->exited = true;

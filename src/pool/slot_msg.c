@@ -17,7 +17,7 @@
 static u32 job_pack_meta(struct urd_job *job, u64 now_ns)
 {
 	struct urd_out out = { .p = job->meta, .cap = sizeof(job->meta) };
-	u64 left_ms = (job->exec_due_ns - now_ns) / NSEC_PER_MSEC;
+	u64 left_ms = (urd_max(job->exec_due_ns, now_ns) - now_ns) / NSEC_PER_MSEC;
 	bool timed = job->exec_due_ns != URD_NEVER;
 	bool stream = job->credit > 0;
 	msgpack_packer pk;
@@ -214,6 +214,17 @@ static void slot_task_frame(struct urd_slot *slot, struct urd_frame *f)
 	}
 }
 
+/* May its next frame be a chunk that is passed on? */
+static bool slot_may_chunk(const struct urd_slot *slot)
+{
+	const struct urd_job *job;
+
+	urd_list_for_each(job, &slot->jobs, node)
+		if (job->credit && !job->overdue)
+			return true;
+	return false;
+}
+
 void slot_task_frames(struct urd_slot *slot)
 {
 	struct urd_frame f;
@@ -221,7 +232,7 @@ void slot_task_frames(struct urd_slot *slot)
 
 	slot->parsing = true;
 	while (slot->state >= SLOT_BUSY && slot->state < SLOT_TERMING) {
-		if (slot->can_stream && urd_list_empty(&slot->core->chunks_free)) {
+		if (urd_list_empty(&slot->core->chunks_free) && slot_may_chunk(slot)) {
 			slot_starve(slot); /* the frame may be a chunk */
 			break;
 		}

@@ -194,7 +194,7 @@ void urd_child_kill_all(const struct urd_child *c);
  * @c: the process
  * @info: filled in as by waitid(2)
  *
- * Return: 0, -EAGAIN (still alive), -ECHILD (not ours to collect).
+ * Return: 0, -EAGAIN (alive, or dead and held by a tracer), -ECHILD (not ours to collect).
  */
 int urd_child_reap(const struct urd_child *c, siginfo_t *info) URD_MUST_CHECK;
 

@@ -50,7 +50,7 @@ struct urd_slot {
 	bool manual;
 };
 
-/** struct urd_kept - an answer or a part of one that came while urd_client_call() waited for another */
+/** struct urd_kept - an answer, or a part of one, that came while another was waited for */
 struct urd_kept {
 	struct urd_list node;
 	u32 len;

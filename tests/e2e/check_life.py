@@ -56,7 +56,7 @@ def have_workers(d):
 
 
 def ready(d):
-    have_workers(d)
+    until(lambda: d.text().count("worker ready") == 4, "four are ready")
     same(d.client().ok("echo", 1), 1)
 
 
@@ -205,7 +205,8 @@ def check_orphans_do_not_hide_the_end():
             must("6" in error["detail"], error)
             same(client.ok("echo", "on"), "on")
         finally:
-            os.kill(orphan, signal.SIGKILL)
+            if lives(orphan):
+                os.kill(orphan, signal.SIGKILL)
 
 
 def check_bytewise_worker():

@@ -6,7 +6,8 @@ figures are printed.
 
 usage: check_storm.py BUILD_DIR [CHECK...]
 
-The environment makes it longer: STORM_SECONDS (5), STOP_SECONDS (3), AB_ROUNDS (2).
+The environment makes it longer: STORM_SECONDS (5), STOP_SECONDS (3), AB_ROUNDS (3)
+of AB_SECONDS (0.7) each.
 With STRICT=1 the bounds on latency are those of the product, else they are loose, as
 a machine that does other things at the same time needs it.
 """
@@ -22,15 +23,18 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lib"))
 
-from daemon import BAD, SLOWNESS, children, lives, median, must, run, same, stat, until  # noqa: E402
+from daemon import (BAD, SLOWNESS, Client, children, lives, median, must, run, same,  # noqa: E402
+                    stat, until)
 from watched import (STORM, Load, Watched, clean, descriptors, exact, outcomes,  # noqa: E402
                      rss, signal_child, zombies)
 
 STORM_SECONDS = float(os.environ.get("STORM_SECONDS", "5"))
 STOP_SECONDS = float(os.environ.get("STOP_SECONDS", "3"))
-AB_ROUNDS = int(os.environ.get("AB_ROUNDS", "2"))
+AB_ROUNDS = int(os.environ.get("AB_ROUNDS", "3"))
+AB_SECONDS = float(os.environ.get("AB_SECONDS", "0.7"))
 STRICT = os.environ.get("STRICT") == "1"
 KILLS_PER_SECOND = 500
+GENTLE_PER_SECOND = 20
 WORKERS = 8
 SEED = int(os.environ.get("STORM_SEED", "1"))
 
@@ -47,20 +51,17 @@ class Killer:
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
-    def one(self, pids):
-        sig = self.random.choices(list(self.sent), (8, 1, 1))[0]
-        self.sent[sig] += signal_child(self.d.pid, self.random.choice(pids), sig)
-
     def run(self):
+        admin = Client(self.d.admin_sock)
         begun = time.monotonic()
-        due, pids = 0, []
         while not self.over.is_set():
-            # a list of the workers costs more than a kill: one for some ten of them
-            pids = children(self.d.pid)
-            while pids and due < (time.monotonic() - begun) * self.rate:
-                due += 1
-                self.one(pids)
-            self.over.wait(0.01)
+            pids = [w["pid"] for w in admin.ok("urd.workers") if w["pid"]]
+            self.random.shuffle(pids)
+            while pids and sum(self.sent.values()) < (time.monotonic() - begun) * self.rate:
+                sig = self.random.choices(list(self.sent), (8, 1, 1))[0]
+                self.sent[sig] += signal_child(self.d.pid, pids.pop(), sig)
+            self.over.wait(0.005)
+        admin.close()
 
     def __enter__(self):
         self.thread.start()
@@ -71,34 +72,43 @@ class Killer:
         self.thread.join()
 
 
-def storm(d, pools, seconds):
+def idle(d, pool):
+    """Workers of a pool that have nothing to do although requests wait."""
+    p = d.pool(pool)
+    if not p["queued"] or not p["states"]["IDLE"]:
+        return set()
+    return {(w["pid"], w["given"]) for w in d.all_workers()
+            if w["pool"] == pool and w["state"] == "IDLE"}
+
+
+def storm(d, pools, rate, seconds):
     """A storm of so many seconds; (requests, errors, signals sent)."""
-    idle_while_queued = 0
-    with Killer(d, KILLS_PER_SECOND) as killer:
+    with Killer(d, rate) as killer:
         loads = [Load(d, "-m", pool + "/echo", "-c", 8, "-p", 4, "-b", "16:65536",
                       "-t", seconds, "-r", SEED + i, "-T", 20) for i, pool in enumerate(pools)]
         while any(load.running() for load in loads):
-            for p in d.status()["pools"]:
-                idle_while_queued += p["queued"] > 0 and p["states"]["IDLE"] > 0
+            for pool in pools:
+                # urd answers in the middle of a turn: what counts is the next one
+                same(idle(d, pool) & idle(d, pool), set(), "idle while requests wait")
             time.sleep(0.02)
     got = [load.result() for load in loads]
     for figures in got:
         exact(figures)
-    same(idle_while_queued, 0, "seen idle workers and queued requests at once")
     return (sum(g["requests_all"] for g in got), sum(g["errors"] for g in got), killer.sent)
 
 
 def settle(d, pools):
     """Seconds until each place has a worker that serves."""
     begun = time.monotonic()
-    # who was stopped while idle is found out by the next request; here by the test
-    for pid in d.workers():
-        if (stat(pid) or "?")[0] == "T":
-            signal_child(d.pid, pid, signal.SIGKILL)
 
     def calm():
-        return all(p["ready"] == p["states"]["IDLE"] == WORKERS and p["queued"] == 0
-                   for p in d.status()["pools"])
+        # who was stopped while idle is found out by the next request; here by the test
+        states = {pid: (stat(pid) or "?")[0] for pid in d.workers()}
+        for pid in [pid for pid, state in states.items() if state in "Tt"]:
+            signal_child(d.pid, pid, signal.SIGKILL)
+        return set(states.values()) == {"S"} and all(
+            p["ready"] == p["states"]["IDLE"] == WORKERS and p["queued"] == 0
+            for p in d.status()["pools"])
     until(calm, "every worker is ready again")
     took = time.monotonic() - begun
     for pool in pools:
@@ -109,7 +119,8 @@ def settle(d, pools):
 
 
 def pool_config(name, concurrency, calm, late_ms):
-    return """pool "%s" { command = { "%s", "-s", "%d", "-f", "20", "-k", "%d", "-l", "%d", "-c", "%s" }
+    return """pool "%s" {
+    command = { "%s", "-s", "%d", "-f", "20", "-k", "%d", "-l", "%d", "-c", "%s" }
     workers = %d queue_max = 4096 queue_timeout = "20s" boot_timeout = "5s"
     exec_timeout = "%dms" cancel_grace = "100ms" stop_timeout = "400ms"
     backoff_min = "10ms" backoff_max = "500ms" }
@@ -122,12 +133,13 @@ def check_kill_storm():
     late_ms = 300 * SLOWNESS
     config = pool_config("one", 1, calm, late_ms) + pool_config("four", 4, calm, late_ms)
     config += 'log { level = "error" }\n'
-    part = STORM_SECONDS / 2
+    # the gentle part is for what needs time to go wrong: late answers, timeouts
+    parts = ((KILLS_PER_SECOND, 0.4), (GENTLE_PER_SECOND, 0.2), (KILLS_PER_SECOND, 0.4))
     marks, took, total, bad, sent = [], [], 0, 0, {}
     try:
         with Watched(config=config) as d:
-            for _ in range(2):
-                requests, errors, signals = storm(d, pools, part)
+            for rate, part in parts:
+                requests, errors, signals = storm(d, pools, rate, STORM_SECONDS * part)
                 total, bad = total + requests, bad + errors
                 for sig, n in signals.items():
                     sent[sig.name] = sent.get(sig.name, 0) + n
@@ -141,14 +153,15 @@ def check_kill_storm():
             same(failures, bad, "errors that urd counted and that clients got")
             same(zombies(d.pid), 0, "zombies")
             same(s["ring"]["overflows"], 0, "overflows")
-            same(marks[1][0], marks[0][0], "descriptors")
-            must(marks[1][1] <= marks[0][1] + 2048, "resident memory: %r" % marks)
-            same(marks[1][2], marks[0][2], "memory in use")
+            same(marks[-1][0], marks[0][0], "descriptors")
+            must(marks[-1][1] <= marks[0][1] + 2048, "resident memory: %r" % marks)
+            same(marks[-1][2], marks[0][2], "memory in use")
             must(max(took) < 2 * SLOWNESS, "ready again after %r s" % took)
             return ("%d requests, %d of them errors, none mismatched, lost or doubled; sent %r; "
-                    "spawned %d, late answers %d, retried %d; outcomes %r; ready again after %s s; "
-                    "(descriptors, KiB, arena) %r" % (
+                    "spawned %d, ended %r, late answers %d, retried %d; outcomes %r; ready again "
+                    "after %s s; (descriptors, KiB, arena) %r" % (
                         total, bad, sent, sum(p["spawns"] for p in s["pools"]),
+                        [{k: n for k, n in p["exits_by"].items() if n} for p in s["pools"]],
                         sum(p["late"] for p in s["pools"]), sum(p["retried"] for p in s["pools"]),
                         ends, "/".join("%.2f" % t for t in took), marks))
     finally:
@@ -203,25 +216,30 @@ def served_by_those_who_left(d):
 
 def check_recycling_costs_no_capacity():
     n, recycle_max, command = 16, 2, [STORM, "-w", "2000"]
-    sets = ("workers=%d" % n, "recycle_max=%d" % recycle_max, "queue_max=1024")
+    sets = ("workers=%d" % n, "recycle_max=%d" % recycle_max, "max_surge=2", "queue_max=1024")
     plain, recycled, least, samples = [], [], n, 0
     with Watched(command, *sets) as a, Watched(command, *sets, "max_jobs=100") as b:
         a.ready(n)
         b.ready(n)
-        for _ in range(AB_ROUNDS + 1):
-            plain.append(measure(a, 0.7)["p99_us"])
+        for _ in range(AB_ROUNDS):
+            with Sampler(a):
+                plain.append(measure(a, AB_SECONDS)["p99_us"])
             with Sampler(b) as sampler:
-                recycled.append(measure(b, 0.7)["p99_us"])
+                recycled.append(measure(b, AB_SECONDS)["p99_us"])
             least, samples = min(least, sampler.least), samples + sampler.samples
         p = b.pool()
         served = until(lambda: served_by_those_who_left(b), "the log tells who left")
+        given = served + [w["given"] for w in b.all_workers()]
         must(p["exits_by"]["max_jobs"] >= n, "only %r" % p["exits_by"])
         must(least >= n - recycle_max, "only %d workers served" % least)
-        must(max(served) <= 100 and p["overruns"] == 0,
-             "served %d, overruns %d" % (max(served), p["overruns"]))
+        # the capacity comes first: who is spent goes on while too many are away, which
+        # happens on a machine that is slow to start others, and is counted
+        same(sum(max(0, g - 100) for g in given), p["overruns"], "overruns")
+        must(max(given) <= (100 if STRICT else 110), "a worker was given %d" % max(given))
         note = ratio_is("while recycling", plain, recycled, 2, 4)
-    return "%s; %d recycled, at least %d of %d ready in %d samples, served %d to %d" % (
-        note, p["exits_by"]["max_jobs"], least, n, samples, min(served), max(served))
+    return ("%s; %d recycled, at least %d of %d ready in %d samples, served %d to %d, "
+            "overruns %d" % (note, p["exits_by"]["max_jobs"], least, n, samples, min(served),
+                             max(served), p["overruns"]))
 
 
 def check_reload_under_load():
@@ -230,17 +248,17 @@ def check_reload_under_load():
     with Watched([STORM, "-w", "2000"], "workers=%d" % n, "queue_max=1024",
                  "exec_timeout=30s") as d:
         d.ready(n)
-        for _ in range(AB_ROUNDS + 1):
-            quiet.append(measure(d, 0.8, n // 2)["p99_us"])
+        for _ in range(AB_ROUNDS):
+            quiet.append(measure(d, AB_SECONDS, n // 2)["p99_us"])
             old = set(d.workers())
-            load = Load(d, "-c", n // 2, "-t", 0.8)
+            load = Load(d, "-c", n // 2, "-t", AB_SECONDS)
             same(d.admin.ok("urd.reload"), n)
             got = load.result()
             clean(got)
             reloaded.append(got["p99_us"])
             until(lambda: d.pool()["ready"] == n and not old & set(d.workers()), "all are new")
         note = ratio_is("in a reload", quiet, reloaded, 1.2, 4)
-        same(d.pool()["exits_by"]["reload"], n * (AB_ROUNDS + 1))
+        same(d.pool()["exits_by"]["reload"], n * AB_ROUNDS)
     return note
 
 

@@ -139,11 +139,11 @@ void daemon_start(struct daemon *d, const char *const *opts, const char *const *
 	argv[n++] = listen;
 	for (; opts && *opts; opts++) {
 		argv[n++] = option;
-		argv[n++] = strdup(*opts);
+		argv[n++] = (char *)(uintptr_t)*opts;
 	}
 	argv[n++] = end;
 	for (; *command; command++)
-		argv[n++] = strdup(*command);
+		argv[n++] = (char *)(uintptr_t)*command;
 	argv[n] = NULL;
 	cr_assert_lt(n, ARGS_MAX);
 	d->pid = fork();

@@ -14,7 +14,9 @@ import tempfile
 from daemon import BUILD, Client, Daemon, must, stat, until  # noqa: E402
 
 STORM = os.path.join(BUILD, "tests", "workers", "storm")
-LOAD = os.path.join(BUILD, "perf", "load")
+# builds of other kinds may do with the load generator of the plain one
+LOAD = next(filter(os.path.exists, (os.path.join(folder, "perf", "load")
+                                    for folder in (BUILD, os.path.dirname(BUILD)))), None)
 
 
 class Watched(Daemon):
@@ -25,8 +27,13 @@ class Watched(Daemon):
         self.admin_sock = os.path.join(self.made, "admin")
         super().__init__(command, "@admin=unix:" + self.admin_sock, *sets,
                          directory=self.made, **kw)
-        until(lambda: os.path.exists(self.admin_sock), "urd listens for admins")
-        self.admin = Client(self.admin_sock)
+        self.admin = until(self.connect_admin, "urd listens for admins")
+
+    def connect_admin(self):
+        try:
+            return Client(self.admin_sock)
+        except OSError:
+            return None
 
     def status(self):
         return self.admin.ok("urd.status")
@@ -55,6 +62,7 @@ class Load:
     """build/perf/load at work; .result() waits for its end and gives its figures."""
 
     def __init__(self, d, *args):
+        must(LOAD, "perf/load is not built; make perf")
         self.proc = subprocess.Popen([LOAD, "-s", d.sock, "--json", "-w", "0", *map(str, args)],
                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

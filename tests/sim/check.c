@@ -20,6 +20,10 @@ struct urd_slot_row __real_urd_slot_fsm(enum urd_slot_state s, enum urd_slot_eve
 struct urd_slot_row __wrap_urd_slot_fsm(enum urd_slot_state s, enum urd_slot_event e);
 void __real_urd_slot_dispatch(struct urd_slot *slot, struct urd_job *job);
 void __wrap_urd_slot_dispatch(struct urd_slot *slot, struct urd_job *job);
+void __real_urd_slot_retire(struct urd_slot *slot, enum urd_why why);
+void __wrap_urd_slot_retire(struct urd_slot *slot, enum urd_why why);
+void __real_slot_begin(struct urd_slot *slot, struct urd_job *job);
+void __wrap_slot_begin(struct urd_slot *slot, struct urd_job *job);
 void __real_urd_job_answer(struct urd_core *core, struct urd_job *job, enum urd_code code);
 void __wrap_urd_job_answer(struct urd_core *core, struct urd_job *job, enum urd_code code);
 void __real_urd_slot_complete(struct urd_slot *slot, const struct urd_done *done);
@@ -28,8 +32,8 @@ int __real_close(int fd);
 int __wrap_close(int fd);
 int __wrap_listeners_init(struct urd_front *front, const struct urd_conf *conf, char *err,
 			  size_t err_len);
-void __wrap_urd_log_line(struct urd_log *log, enum urd_log_level level,
-			 const struct urd_tags *tags, const char *fmt, ...);
+void __wrap_urd_log_line(struct urd_log *log, enum urd_log_level level, const struct urd_tags *tags,
+			 const char *fmt, ...) URD_PRINTF(4, 5);
 
 /* ---- over the shoulder ---- */
 
@@ -47,12 +51,28 @@ void __wrap_urd_slot_dispatch(struct urd_slot *slot, struct urd_job *job)
 {
 	u64 due = urd_ns_add(job->arrived_ns, slot->pool->conf.queue_timeout_ns);
 
-	sim_check(sim.now < urd_min(due, job->deadline_ns), "a request is dispatched after its time");
+	sim_check(sim.now < urd_min(due, job->deadline_ns),
+		  "a request is dispatched after its time");
 	sim_check(!job->answered && !job->slot, "a request is dispatched that is not waiting");
 	sim_check(job->pool == slot->pool, "a request is dispatched to another pool");
 	sim.slot = slot->index;
 	sim_note(NOTE_DISPATCH, slot->index, job->caller_msgid, job->attempt);
 	__real_urd_slot_dispatch(slot, job);
+}
+
+void __wrap_urd_slot_retire(struct urd_slot *slot, enum urd_why why)
+{
+	if (why == URD_WHY_IDLE)
+		sim_check(urd_pool_ready(slot->pool) > 1,
+			  "the last that serves leaves for idleness");
+	__real_urd_slot_retire(slot, why);
+}
+
+void __wrap_slot_begin(struct urd_slot *slot, struct urd_job *job)
+{
+	sim_check(!job->answered, "a request is sent that was answered");
+	sim_check(sim.now < job->exec_due_ns, "a request is sent after its time");
+	__real_slot_begin(slot, job);
 }
 
 void __wrap_urd_slot_complete(struct urd_slot *slot, const struct urd_done *done)
@@ -68,7 +88,7 @@ static void answer_is_due(const struct urd_job *job)
 	u64 due;
 
 	if (job->slot)
-		due = job->exec_due_ns;
+		due = urd_min(job->exec_due_ns, job->deadline_ns);
 	else
 		due = urd_min(urd_ns_add(job->arrived_ns, pool->conf.queue_timeout_ns),
 			      job->deadline_ns);
@@ -86,7 +106,7 @@ void __wrap_urd_job_answer(struct urd_core *core, struct urd_job *job, enum urd_
 			  "a queue is full that is not");
 	if (code == URD_EXEC_TIMEOUT)
 		sim_check(job->slot && sim.now >= job->exec_due_ns, "a timeout before its time");
-	if (pool && !sim.o.squat)
+	if (pool)
 		answer_is_due(job);
 	__real_urd_job_answer(core, job, code);
 }
@@ -126,8 +146,8 @@ int __wrap_listeners_init(struct urd_front *front, const struct urd_conf *conf, 
 	return 0;
 }
 
-void __wrap_urd_log_line(struct urd_log *log, enum urd_log_level level,
-			 const struct urd_tags *tags, const char *fmt, ...)
+void __wrap_urd_log_line(struct urd_log *log, enum urd_log_level level, const struct urd_tags *tags,
+			 const char *fmt, ...)
 {
 	va_list ap;
 
@@ -177,7 +197,8 @@ static void check_pool(const struct urd_pool *pool)
 
 	sim_check(urd_list_empty(&pool->queue) || urd_list_empty(&pool->open),
 		  "a worker is free although a request waits");
-	sim_check(pool->queued <= pool->conf.queue_max + requeued, "a queue is longer than allowed");
+	sim_check(pool->queued <= pool->conf.queue_max + requeued,
+		  "a queue is longer than allowed");
 	if (!requeued)
 		sim_check(pool->queued_bytes <= pool->conf.queue_max_bytes,
 			  "a queue is larger than allowed");
@@ -194,7 +215,8 @@ static void check_slot(const struct urd_slot *slot)
 			  "a slot has room that has none");
 	sim_check(room == !urd_list_empty(&slot->open), "a slot is listed as what it is not");
 	sim_check((slot->child.pid != 0) == (slot->child.pidfd >= 0), "half a process");
-	if (slot->state == SLOT_VACANT || slot->state == SLOT_BACKOFF || slot->state == SLOT_SPAWNING)
+	if (slot->state == SLOT_VACANT || slot->state == SLOT_BACKOFF ||
+	    slot->state == SLOT_SPAWNING)
 		for (u32 i = 0; i < SLOT_OP_NR; i++)
 			sim_check(urd_op_is_idle(&slot->ops[i]), "an op of a process that is gone");
 	if (slot->state >= SLOT_BOOTING && slot->state <= SLOT_KILLING && !slot->exited)

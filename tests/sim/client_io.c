@@ -32,6 +32,7 @@ u32 req_new(u16 client)
 		.client = client,
 		/* all widths, never the same twice */
 		.msgid = chance(500) ? id : id * 2654435761u,
+		.granted = 16,
 		.blob = (u32)rnd(large ? sim.o.blob_max + 1 : 64),
 		.sent_ns = sim.now,
 		.deadline_ns = URD_NEVER,
@@ -39,7 +40,7 @@ u32 req_new(u16 client)
 	r->stream = sim.phase == PHASE_STORM && r->kind == REQ_WORK && chance(sim.o.stream);
 	r->progress = sim.phase == PHASE_STORM && chance(sim.o.stream);
 	if (sim.phase == PHASE_STORM && chance(sim.o.deadline))
-		r->deadline_ns = rnd_between(0, 200) * NSEC_PER_MSEC;
+		r->deadline_ns = (rnd_log(1, 200) - 1) * NSEC_PER_MSEC;
 	sim.req_open++;
 	return id;
 }
@@ -88,6 +89,26 @@ static void pack_cancel(u16 idx)
 	c->tx_len = e.len;
 }
 
+static void pack_credit(u16 idx, struct sim_req *r, u32 n)
+{
+	struct sim_client *c = &sim.client[idx];
+	struct sim_enc e = { client_io_tx(idx), c->tx_len, SIM_IO_BYTES };
+	u32 mark;
+
+	if (c->half || c->garbage || c->tx_len + 4096 > SIM_IO_BYTES)
+		return;
+	mark = enc_begin(&e, !c->plain);
+	enc_byte(&e, 0x93);
+	enc_uint(&e, URD_TAG_NOTIFY);
+	enc_str(&e, "urd.credit");
+	enc_byte(&e, 0x92);
+	enc_uint(&e, r->msgid);
+	enc_uint(&e, n);
+	enc_end(&e, mark, !c->plain);
+	c->tx_len = e.len;
+	r->granted += n;
+}
+
 void client_pack(u16 idx)
 {
 	struct sim_client *c = &sim.client[idx];
@@ -122,6 +143,8 @@ void client_pack(u16 idx)
 	c->tx_len = e.len;
 	c->open[c->open_nr++] = id;
 	sim_note(NOTE_SEND, idx, id, r->msgid);
+	if (r->stream && chance(200))
+		pack_credit(idx, r, (u32)rnd_between(1, 30));
 	if (sim.phase == PHASE_STORM && chance(sim.o.cancel))
 		pack_cancel(idx);
 }
@@ -143,7 +166,8 @@ static void check_result(u32 id, struct urd_span value)
 		sim_check(dec_uint(&d) == r->chunks, "parts of a streamed answer are missing");
 	sim_check(!d.bad && d.p == d.end, "an answer is spoiled");
 	sim_check(got == id, "an answer is another request's");
-	sim_check(blob.len == (ping ? r->blob : reply_blob(id)) && blob_is(blob, ping ? id : id ^ 1),
+	sim_check(blob.len == (ping ? r->blob : reply_blob(id)) &&
+			  blob_is(blob, ping ? id : id ^ 1),
 		  "an answer is spoiled");
 }
 
@@ -188,6 +212,8 @@ static void check_code(const struct sim_req *r, enum urd_code code)
 		sim_check(params > sim.o.request_max, "a request is too large that is not");
 	if (code == URD_CANCELLED)
 		sim_check(r->cancelled, "a request is cancelled that nobody cancelled");
+	if (code == URD_WORKER_DIED && !sim.o.squat)
+		sim_check(!r->owed, "an answer is lost that a worker gave before it ended");
 	if (code == URD_DRAINING)
 		sim_check(sim.phase >= PHASE_DRAIN, "a request is refused long before the end");
 	if (r->kind != REQ_WORK)
@@ -249,6 +275,7 @@ void req_chunk(u32 id, struct urd_span data)
 	sim_check(r->state == RS_OPEN && r->stream, "a part of an answer that nobody waits for");
 	sim_check(dec_array(&d) == 3 && dec_uint(&d) == id, "a part of another's answer");
 	sim_check(dec_uint(&d) == r->chunks++, "a part of an answer is lost or out of order");
+	sim_check(r->chunks <= r->granted, "more of a stream than was asked for");
 	sim_check(blob_is(dec_str(&d), id ^ 2) && !d.bad && d.p == d.end,
 		  "a part of an answer is spoiled");
 }
@@ -267,7 +294,7 @@ static void read_error(struct sim_dec *d, u32 *code, enum urd_executed *executed
 			*code = (u32)dec_uint(d);
 		} else if (urd_span_is(key, "executed")) {
 			s = dec_str(d);
-			*executed = urd_span_is(s, "no") ? URD_EXECUTED_NO :
+			*executed = urd_span_is(s, "no")  ? URD_EXECUTED_NO :
 				    urd_span_is(s, "yes") ? URD_EXECUTED_YES :
 							    URD_EXECUTED_MAYBE;
 		} else {
@@ -294,25 +321,6 @@ static u32 client_find(u16 idx, u32 msgid, bool last)
 		return id;
 	}
 	return UINT32_MAX;
-}
-
-static void pack_credit(u16 idx, const struct sim_req *r, u32 n)
-{
-	struct sim_client *c = &sim.client[idx];
-	struct sim_enc e = { client_io_tx(idx), c->tx_len, SIM_IO_BYTES };
-	u32 mark;
-
-	if (c->half || c->garbage || c->tx_len + 4096 > SIM_IO_BYTES)
-		return;
-	mark = enc_begin(&e, !c->plain);
-	enc_byte(&e, 0x93);
-	enc_uint(&e, URD_TAG_NOTIFY);
-	enc_str(&e, "urd.credit");
-	enc_byte(&e, 0x92);
-	enc_uint(&e, r->msgid);
-	enc_uint(&e, n);
-	enc_end(&e, mark, !c->plain);
-	c->tx_len = e.len;
 }
 
 /* A chunk or a report of progress: what comes before the answer. */

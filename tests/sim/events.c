@@ -231,7 +231,8 @@ void sim_report(void)
 			note_print(stderr, &notes[i % SIM_NOTES]);
 	fprintf(stderr, "sim: options:");
 	SIM_OPTIONS(OPTION_PRINT)
-	fprintf(stderr, "\nsim: FAILED seed=%llu phase=%u turns=%llu; replay: sim --seed %llu --trace\n",
+	fprintf(stderr,
+		"\nsim: FAILED seed=%llu phase=%u turns=%llu; replay: sim --seed %llu --trace\n",
 		(unsigned long long)sim.seed, sim.phase, (unsigned long long)sim.turns,
 		(unsigned long long)sim.seed);
 }

@@ -25,7 +25,7 @@
 #include "sim.h"
 
 /* CPU seconds that one seed may take before it counts as hung. */
-#define SEED_SECONDS 30
+#define SEED_SECONDS 10
 
 /* An assertion, a checker, a wild pointer, or a loop without an end. */
 static void on_signal(int sig)
@@ -94,10 +94,14 @@ static void print_totals(u64 seeds, double seconds)
 
 static const struct option long_options[] = {
 	{ "list", required_argument, NULL, 'l' },
-	{ "first", required_argument, NULL, 'f' },  { "seeds", required_argument, NULL, 'n' },
-	{ "seed", required_argument, NULL, 's' },   { "trace", no_argument, NULL, 't' },
-	{ "twice", no_argument, NULL, '2' },	    { "coverage", no_argument, NULL, 'c' },
-	{ "seconds", required_argument, NULL, 'd' }, { NULL, 0, NULL, 0 },
+	{ "first", required_argument, NULL, 'f' },
+	{ "seeds", required_argument, NULL, 'n' },
+	{ "seed", required_argument, NULL, 's' },
+	{ "trace", no_argument, NULL, 't' },
+	{ "twice", no_argument, NULL, '2' },
+	{ "coverage", no_argument, NULL, 'c' },
+	{ "seconds", required_argument, NULL, 'd' },
+	{ NULL, 0, NULL, 0 },
 };
 
 int main(int argc, char **argv)

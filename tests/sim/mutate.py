@@ -32,7 +32,7 @@ Outcome = collections.namedtuple("Outcome", "state seeds said")
 SLOT, IO, MSG = "src/pool/slot.c", "src/pool/slot_io.c", "src/pool/slot_msg.c"
 POOL, JOB, CORE = "src/pool/pool.c", "src/pool/job.c", "src/pool/core.c"
 RECYCLE, CONN, REQUEST = "src/pool/recycle.c", "src/front/conn.c", "src/front/request.c"
-FSM, RPC, INBOX, LOOP = "src/fsm/slot_fsm.c", "src/wire/rpc.c", "src/wire/inbox.c", "src/host/loop.c"
+FSM, INBOX, LOOP = "src/fsm/slot_fsm.c", "src/wire/inbox.c", "src/host/loop.c"
 
 MUTATIONS = [
     Mutation("msgid-unchecked", "an answer goes to the first request, whatever its msgid", MSG,
@@ -60,10 +60,13 @@ MUTATIONS = [
     Mutation("no-last-bytes", "what an ended worker had answered is not read", IO,
              "\tslot_last_task(slot);\n\tslot->due_ns", "\tslot->due_ns"),
     Mutation("answer-in-queue", "an expired request is answered and stays in the queue", CORE,
-             "urd_pool_withdraw(job->pool, job);\n\t\turd_job_answer(core, job, URD_QUEUE_TIMEOUT);",
+             "urd_pool_withdraw(job->pool, job);\n\t\turd_job_answer(core,"
+             " job, URD_QUEUE_TIMEOUT);",
              "urd_job_answer(core, job, URD_QUEUE_TIMEOUT);"),
-    Mutation("expired-dispatched", "the queue is not asked whether a request has expired", POOL,
-             "if (job->due.due_ns <= pool->core->now_ns) {", "if (false) {"),
+    Mutation("queue-untimed", "nothing ends the wait in the queue", POOL,
+             "urd_min(due, job->deadline_ns));", "URD_NEVER + 0 * due);"),
+    Mutation("expired-admitted", "a request is taken although its time is up", POOL,
+             "if (job->deadline_ns <= pool->core->now_ns)", "if (false)"),
     Mutation("queue-unbounded", "more requests may wait than allowed", POOL,
              "pool->queued >= pool->conf.queue_max ||", "pool->queued > pool->conf.queue_max ||"),
     Mutation("queue-bytes-unbounded", "more bytes may wait than allowed", POOL,
@@ -89,7 +92,11 @@ MUTATIONS = [
              "job->executed == URD_EXECUTED_MAYBE && !job->frame",
              "job->executed == URD_EXECUTED_MAYBE"),
     Mutation("unsent-overdue-sent", "a request that expired before it was sent is sent", IO,
-             "if (!job->frame) {\n\t\t\t/* the worker has not", "if (false) {\n\t\t\t/* the worker has not"),
+             ("if (!job->frame) {\n\t\t\t/* the worker has not",
+              "if (!job->frame && job->exec_due_ns > slot->core->now_ns)"),
+             ("if (false) {\n\t\t\t/* the worker has not", "if (!job->frame)")),
+    Mutation("expired-sent", "a request whose time is up is sent all the same", IO,
+             "if (!job->frame && job->exec_due_ns > slot->core->now_ns)", "if (!job->frame)"),
     Mutation("short-write-whole", "a short write of a request counts as whole", IO,
              "if (job->sent < total) {", "if (job->sent < total && res <= 0) {"),
     Mutation("short-write-restart", "after a short write a request is sent from its beginning", IO,
@@ -105,7 +112,9 @@ MUTATIONS = [
     Mutation("not-relisted", "a concurrent worker that was full is not offered again", SLOT,
              "slot_relist(slot); /* of a concurrent", "; /* of a concurrent"),
     Mutation("concurrency-ignored", "a worker may be given one request too many", SLOT,
-             "if (slot->jobs_nr >= slot->concurrency)", "if (slot->jobs_nr > slot->concurrency)"),
+             "if (slot->jobs_nr >= slot->concurrency)\n\t\treturn 0;",
+             "if (slot->jobs_nr >= slot->concurrency)\n"
+             "\t\treturn slot->jobs_nr == slot->concurrency;"),
     Mutation("starved-unlisted", "whoever had no memory for a frame is not looked at again", MSG,
              "if (ret == -ENOMEM)\n\t\tslot_starve(slot);\n\telse if (ret == -EMSGSIZE)",
              "if (ret == -ENOMEM)\n\t\t;\n\telse if (ret == -EMSGSIZE)"),
@@ -123,17 +132,21 @@ MUTATIONS = [
              "urd_rpc_put_response(job->body, job->body_len, job->caller_msgid,",
              "urd_rpc_put_response(job->body, job->body_len, job->msgid,"),
     Mutation("backoff-forever", "a slot in backoff never tries again", FSM,
-             "[SEV_DUE]\t\t= TO(VACANT, A(VACATED)),", "[SEV_DUE]\t\t= TO(VACANT, 0),"),
+             "[SEV_DUE]\t\t= TO(VACANT, A(VACATED)),", "[SEV_DUE]\t\t= TO(BACKOFF, 0),"),
     Mutation("stop-without-guard", "nobody watches that a worker which is to stop does", IO,
-             "\turd_op_poll(slot->core->ring, slot_op(slot, SLOT_OP_GUARD), slot->child.pidfd, POLLIN, due);",
-             "\tdue = URD_NEVER;\n\turd_op_poll(slot->core->ring, slot_op(slot, SLOT_OP_GUARD), slot->child.pidfd, POLLIN, due);"),
+             "\turd_op_poll(slot->core->ring, slot_op(slot, SLOT_OP_GUARD), slot->child.pidfd"
+             ", POLLIN, due);",
+             "\tdue = URD_NEVER;\n\turd_op_poll(slot->core->ring, slot_op(slot, SLOT_OP_GUARD), "
+             "slot->child.pidfd, POLLIN, due);"),
     Mutation("boot-unguarded", "the boot deadline is not armed", IO,
-             "slot->state == SLOT_BOOTING ? slot->due_ns : URD_NEVER);\n}\n\nstatic void slot_arm_lines",
+             "slot->state == SLOT_BOOTING ? slot->due_ns : URD_NEVER);\n}\n\nstatic"
+             " void slot_arm_lines",
              "URD_NEVER);\n}\n\nstatic void slot_arm_lines"),
     Mutation("aged-loop", "a marked worker's timer is due again and again", RECYCLE,
              "if (slot->ttl_due_ns <= now && !slot->leave) {", "if (slot->ttl_due_ns <= now) {"),
     Mutation("idle-last-retired", "the last serving worker leaves for idleness", RECYCLE,
-             "if (urd_pool_ready(pool) > pool->want) {\n\t\t\turd_slot_retire", "if (true) {\n\t\t\turd_slot_retire"),
+             "if (urd_pool_ready(pool) > pool->want) {\n\t\t\turd_slot_retire",
+             "if (true) {\n\t\t\turd_slot_retire"),
     Mutation("chunk-uncounted", "a worker may send more chunks than it has credit for", MSG,
              "\tjob->credit--;\n", ""),
     Mutation("job-leak", "a job is not given back by the worker's side", SLOT,
@@ -154,7 +167,7 @@ def build(tree):
 
 
 def copy_tree(to):
-    """Sources and, to save time, the objects of the tree that this script stands in."""
+    """The sources alone: objects are made once, and then shared by the copies of the copy."""
     shutil.copytree(ROOT, to, symlinks=True,
                     ignore=shutil.ignore_patterns(".git", "build", "__pycache__"))
 
@@ -172,6 +185,13 @@ def simulate(sim, seeds):
     return Outcome("caught", int(seed[1]) if seed else 0, said[1] if said else "no word")
 
 
+def mutation_pairs(mutation):
+    """What is to be replaced by what: one place, or several of one file."""
+    if isinstance(mutation.old, str):
+        return [(mutation.old, mutation.new)]
+    return list(zip(mutation.old, mutation.new))
+
+
 def attempt(mutation, base, seeds):
     """Apply one mutation to a copy and see how many seeds it lives."""
     with tempfile.TemporaryDirectory() as tmp:
@@ -179,9 +199,11 @@ def attempt(mutation, base, seeds):
         shutil.copytree(base, tree, symlinks=True, copy_function=shutil.copy2)
         path = tree / mutation.path
         text = path.read_text()
-        if text.count(mutation.old) != 1:
-            return Outcome("does not apply", 0, f"{text.count(mutation.old)} places")
-        path.write_text(text.replace(mutation.old, mutation.new))
+        for old, new in mutation_pairs(mutation):
+            if text.count(old) != 1:
+                return Outcome("does not apply", 0, f"{text.count(old)} places")
+            text = text.replace(old, new)
+        path.write_text(text)
         sim = build(tree)
         if not sim:
             return Outcome("does not compile", 0, "")
@@ -192,8 +214,10 @@ def table(done, seeds):
     caught = sum(o.state == "caught" for _, o in done)
     out = ["# Mutations of the code, and what the simulator says to them", "",
            "Made by `tests/sim/mutate.py --write`; do not edit.  Each change was applied alone;",
-           f"seeds were run from 1 on until one failed, {seeds} at most.  {caught} of {len(done)} were caught.",
-           "", "| mutation | what it breaks | file | caught by seed | by |", "|---|---|---|---|---|"]
+           f"seeds were run from 1 on until one failed, {seeds} at most.  {caught} of "
+           f"{len(done)} were caught.",
+           "", "| mutation | what it breaks | file | caught"
+           " by seed | by |", "|---|---|---|---|---|"]
     for m, o in done:
         said = re.sub(r":\d+:", ":", o.said).replace("|", "\\|")
         by = o.seeds if o.state == "caught" else o.state
@@ -217,7 +241,7 @@ def main():
         if not sim:
             print("the simulator can't be built", file=sys.stderr)
             return 2
-        first = simulate(sim, 200)
+        first = simulate(sim, args.seeds)
         if first.state == "caught":
             print(f"the simulator fails without any change: {first}", file=sys.stderr)
             return 2

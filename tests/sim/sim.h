@@ -39,6 +39,7 @@
  * What is drawn from the seed: X(name).  Rates are per mille, times in ns.  All
  * of it is printed when a seed fails.
  */
+/* clang-format off */
 #define SIM_OPTIONS(X)                                                                        \
 	X(requests)	   /* in the stormy part of the run */                                \
 	X(pools) X(min_workers) X(max_workers) X(folk) X(concurrency) X(queue_max)            \
@@ -57,7 +58,9 @@
 	X(drain_mid)	   /* drain while the storm goes on: 1 yes */                         \
 	X(drain_timeout) X(start_ns) X(rss_base) X(rss_step) X(memory_soft) X(memory_hard)    \
 	X(max_jobs) X(ttl) X(idle_timeout) X(scale_after) X(max_surge) X(recycle_max)         \
-	X(heartbeat) X(stream_gap) X(stream) X(orders) /* scale and reload in the storm */
+	X(heartbeat) X(stream_gap) X(stream)                                                  \
+	X(orders)	   /* scale and reload in the storm */
+/* clang-format on */
 
 #define SIM_FIELD(n) u64 n;
 /** struct sim_opts - see SIM_OPTIONS */
@@ -148,6 +151,7 @@ enum sim_how {
 	HOW_NOTIFY,  /* harmless, before the answer */
 	HOW_LATE,
 	HOW_STOP, /* stands still for a while */
+	HOW_LAST, /* answers and ends at once */
 	HOW_NR,
 };
 
@@ -189,7 +193,8 @@ struct sim_worker {
 	bool can_cancel;
 	bool can_meta;
 	bool can_stream;
-	bool mute; /* gives no sign of life */
+	bool whole; /* its last answer is wholly in the pipe */
+	bool mute;  /* gives no sign of life */
 	bool ignores_term;
 	bool ignores_eof;
 	bool heirs;
@@ -220,6 +225,7 @@ struct sim_worker {
 	u32 out_len;
 	u32 ctl_len;
 	u32 served;
+	u32 last_id;
 	struct sim_task tasks[SIM_TASKS];
 	u8 ctl[512];
 };
@@ -240,12 +246,14 @@ struct sim_req {
 	bool cancelled;
 	bool stream;
 	bool progress;
-	bool proof; /* must succeed */
+	bool proof;	 /* must succeed */
+	bool owed;	 /* its answer lay in the pipe when the worker ended by itself */
 	bool early_seen; /* answered by a worker that had not read all of it */
 	u16 client;
 	u32 msgid;
 	u32 blob;
-	u32 chunks; /* that have come */
+	u32 chunks;  /* that have come */
+	u32 granted; /* that may come */
 	u64 sent_ns;
 	u64 deadline_ns; /* duration, URD_NEVER for none */
 };
@@ -354,29 +362,29 @@ extern struct sim_total sim_total;
 /* ---- events.c: time, chance, the timeline ---- */
 
 /** What a note says: X(name, text, name of a, name of b, name of c). */
-#define SIM_NOTE_LIST(X)                                                          \
-	X(ARM, "arm", "op", "kind.sub", "fd")                                     \
-	X(DONE, "done", "op", "kind.sub", "res")                                  \
-	X(CANCEL, "cancel", "op", "kind.sub", "state")                            \
-	X(CLOSE, "close", "fd", "kind", "-")                                      \
-	X(STEP, "slot", "slot", "state", "event")                                 \
-	X(DISPATCH, "dispatch", "slot", "msgid", "attempt")                       \
-	X(SPAWN, "spawned", "worker", "slot", "pid")                              \
-	X(SPAWN_FAIL, "spawn failed", "slot", "err", "-")                         \
-	X(SIGNAL, "signal", "worker", "sig", "pid")                               \
-	X(EXIT, "worker ends", "worker", "code", "status")                        \
-	X(REAP, "reap", "worker", "pid", "-")                                     \
-	X(TASK, "worker reads request", "worker", "id", "how")                    \
-	X(ANSWER, "worker answers", "worker", "id", "how")                        \
-	X(TOLD, "worker told to cancel", "worker", "msgid", "known")              \
-	X(STALL, "worker stands still", "worker", "ns", "-")                      \
-	X(KNOCK, "client connects", "client", "fd", "-")                          \
-	X(SEND, "client sends", "client", "id", "msgid")                          \
-	X(GOT, "client gets", "client", "id", "code")                             \
-	X(HANGUP, "client hangs up", "client", "how", "open")                     \
-	X(CUT, "client is cut", "client", "open", "-")                            \
-	X(CALL, "call", "id", "deadline", "-")                                    \
-	X(SQUAT, "memory taken", "order", "used", "-")                            \
+#define SIM_NOTE_LIST(X)                                             \
+	X(ARM, "arm", "op", "kind.sub", "fd")                        \
+	X(DONE, "done", "op", "kind.sub", "res")                     \
+	X(CANCEL, "cancel", "op", "kind.sub", "state")               \
+	X(CLOSE, "close", "fd", "kind", "-")                         \
+	X(STEP, "slot", "slot", "state", "event")                    \
+	X(DISPATCH, "dispatch", "slot", "msgid", "attempt")          \
+	X(SPAWN, "spawned", "worker", "slot", "pid")                 \
+	X(SPAWN_FAIL, "spawn failed", "slot", "err", "-")            \
+	X(SIGNAL, "signal", "worker", "sig", "pid")                  \
+	X(EXIT, "worker ends", "worker", "code", "status")           \
+	X(REAP, "reap", "worker", "pid", "-")                        \
+	X(TASK, "worker reads request", "worker", "id", "how")       \
+	X(ANSWER, "worker answers", "worker", "id", "how")           \
+	X(TOLD, "worker told to cancel", "worker", "msgid", "known") \
+	X(STALL, "worker stands still", "worker", "ns", "-")         \
+	X(KNOCK, "client connects", "client", "fd", "-")             \
+	X(SEND, "client sends", "client", "id", "msgid")             \
+	X(GOT, "client gets", "client", "id", "code")                \
+	X(HANGUP, "client hangs up", "client", "how", "open")        \
+	X(CUT, "client is cut", "client", "open", "-")               \
+	X(CALL, "call", "id", "deadline", "-")                       \
+	X(SQUAT, "memory taken", "order", "used", "-")               \
 	X(PHASE, "phase", "phase", "requests", "open")
 
 #define SIM_NOTE_ENUM(n, t, a, b, c) NOTE_##n,

@@ -220,7 +220,8 @@ void urd_child_end_input(struct urd_child *c)
 void urd_child_close(struct urd_child *c)
 {
 	if (c->pidfd >= 0)
-		sim_check(child_worker(c)->reaped, "a process is forgotten before it was collected");
+		sim_check(child_worker(c)->reaped,
+			  "a process is forgotten before it was collected");
 	if (c->task_rd == c->task_wr)
 		c->task_rd = -1;
 	if (c->ctl_rd == c->ctl_wr)

@@ -41,7 +41,7 @@ static void worker_spoil(struct sim_worker *w)
 	switch (rnd(13)) {
 	case 0:
 		w->can_stream = w->can_meta && chance(500);
-	w->boot_at = sim.now + sim.o.boot_timeout + rnd(sim.o.boot_timeout);
+		w->boot_at = sim.now + sim.o.boot_timeout + rnd(sim.o.boot_timeout);
 		break;
 	case 1:
 	case 2:
@@ -96,6 +96,7 @@ u16 worker_new(u32 slot, u16 pool, bool folk)
 	w->pool = pool;
 	w->folk = folk;
 	w->sched = URD_NEVER;
+	w->last_id = UINT32_MAX;
 	w->exit_at = URD_NEVER;
 	w->close_at = URD_NEVER;
 	w->beat_at = URD_NEVER;
@@ -158,6 +159,8 @@ void worker_die(u16 idx, int code, int status)
 
 	sim_check(!w->dead, "a worker dies twice");
 	w->dead = true;
+	if (w->whole && w->conc == 1 && !w->torn && !w->killed && !w->term)
+		sim.req[w->last_id].owed = true;
 	w->status_code = code;
 	w->status = status;
 	sim.alive--;
@@ -369,6 +372,15 @@ static bool worker_leaves(u16 idx)
 	return false;
 }
 
+/* A chunk for which there is no credit: a misdeed. */
+static bool worker_oversends(void)
+{
+	if (!sim.faulty || !chance(sim.o.task_fault))
+		return false;
+	sim.worker_faults++;
+	return true;
+}
+
 static bool worker_tasks(u16 idx)
 {
 	struct sim_worker *w = &sim.worker[idx];
@@ -376,17 +388,20 @@ static bool worker_tasks(u16 idx)
 	for (u32 i = 0; i < w->tasks_nr;) {
 		struct sim_task t = w->tasks[i];
 
-		if (t.chunks && t.credit && t.due <= sim.now) {
+		if (t.chunks && t.due <= sim.now && (t.credit || worker_oversends())) {
 			worker_chunk(idx, &w->tasks[i]);
-			i++;
+			if (!w->tasks[i].chunks && chance(500))
+				w->tasks[i].due = sim.now; /* and the answer right after it */
+			else
+				i++;
 			continue;
 		}
 		if (t.due > sim.now || t.chunks) {
 			i++;
 			continue;
 		}
-		/* an answer needs room for the largest there is */
-		if (w->out_len + SIM_BLOB_MAX + 4096 > SIM_IO_BYTES)
+		/* an answer needs room for the largest there is, twice if it misbehaves */
+		if (w->out_len + 2 * SIM_BLOB_MAX + 4096 > SIM_IO_BYTES)
 			break;
 		w->tasks[i] = w->tasks[--w->tasks_nr];
 		if (!worker_answer(idx, &t))
@@ -408,8 +423,7 @@ static void worker_next(u16 idx)
 	for (u32 i = 0; i < w->tasks_nr; i++)
 		if (!w->tasks[i].chunks || w->tasks[i].credit)
 			t = urd_min(t, w->tasks[i].due);
-	if (w->open[W_TASK_IN] && sim.chan[w->ch[W_TASK_IN]].len &&
-	    w->tasks_nr < SIM_TASKS - 1)
+	if (w->open[W_TASK_IN] && sim.chan[w->ch[W_TASK_IN]].len && w->tasks_nr < SIM_TASKS - 1)
 		t = urd_min(t, sim.now + sim_delay());
 	if (w->out_at < w->out_len && w->open[W_TASK_OUT] && chan_is_writable(w->ch[W_TASK_OUT]))
 		t = urd_min(t, sim.now + sim_delay());

@@ -43,6 +43,7 @@ bool worker_flush(u16 idx)
 		}
 	}
 	if (w->out_at == w->out_len) {
+		w->whole = w->last_id != UINT32_MAX;
 		w->out_at = 0;
 		w->out_len = 0;
 	}
@@ -79,8 +80,10 @@ void worker_chunk(u16 idx, struct sim_task *t)
 	struct sim_enc e = { worker_io_out(idx), w->out_len, SIM_IO_BYTES };
 	u32 mark;
 
-	if (w->out_len + SIM_BLOB_MAX + 4096 > SIM_IO_BYTES)
+	if (w->out_len + 2 * SIM_BLOB_MAX + 4096 > SIM_IO_BYTES) {
+		t->due = sim.now + sim.o.work_max;
 		return;
+	}
 	mark = enc_begin(&e, true);
 	enc_byte(&e, 0x93);
 	enc_uint(&e, URD_TAG_CHUNK);
@@ -92,8 +95,8 @@ void worker_chunk(u16 idx, struct sim_task *t)
 	enc_end(&e, mark, true);
 	w->out_len = e.len;
 	t->chunks--;
-	t->credit--;
-	t->due = sim.now + rnd_between(0, sim.o.work_max / 4 + 1);
+	t->credit -= t->credit > 0;
+	t->due = sim.now + rnd_between(1, sim.o.work_max / 4 + 1);
 }
 
 static void pack_other(struct sim_enc *e, enum sim_how how, u32 msgid)
@@ -144,6 +147,8 @@ bool worker_answer(u16 idx, const struct sim_task *t)
 	struct sim_enc e = { worker_io_out(idx), w->out_len, SIM_IO_BYTES };
 	u32 before = e.len;
 
+	w->whole = false;
+	w->last_id = UINT32_MAX;
 	sim_note(NOTE_ANSWER, idx, t->id, t->how);
 	w->served++;
 	switch ((enum sim_how)t->how) {
@@ -152,7 +157,11 @@ bool worker_answer(u16 idx, const struct sim_task *t)
 	case HOW_LATE:
 	case HOW_STOP:
 	case HOW_NEVER:
+	case HOW_LAST:
 		pack_answer(&e, t->msgid, t->id, t->said, t->how == HOW_APP || t->cancelled);
+		w->last_id = t->id;
+		if (t->how == HOW_LAST)
+			w->exit_at = sim.now;
 		break;
 	case HOW_NOTIFY:
 		pack_other(&e, HOW_NOTIFY, 0);
@@ -220,7 +229,8 @@ static void take_meta(const struct sim_worker *w, struct sim_task *t, struct sim
 		struct urd_span key = dec_str(d);
 
 		if (urd_span_is(key, "stream")) {
-			sim_check(w->can_stream, "a worker is asked for a stream that it can't make");
+			sim_check(w->can_stream,
+				  "a worker is asked for a stream that it can't make");
 			sim_check(sim.req[t->id].stream, "a stream that nobody asked for");
 			t->chunks = sim.faulty ? (u32)rnd(48) : 0;
 			t->credit = 16;
@@ -242,7 +252,8 @@ static void worker_take(u16 idx, struct sim_dec *d)
 	method = dec_str(d);
 	sim_check(!d->bad && request && (n == 4 || n == 5), "a worker gets no request");
 	sim_check(n == 4 || w->can_meta, "a worker gets metadata that it did not ask for");
-	sim_check(method.len == 4 && !memcmp(method.p, "work", 4), "a worker gets another's method");
+	sim_check(method.len == 4 && !memcmp(method.p, "work", 4),
+		  "a worker gets another's method");
 	sim_check(dec_array(d) == 2, "a worker gets spoiled params");
 	t->id = (u32)dec_uint(d);
 	blob = dec_str(d);
@@ -261,6 +272,8 @@ static void worker_take(u16 idx, struct sim_dec *d)
 		return;
 	}
 	t->how = draw_how(w, &t->due);
+	w->whole = false;
+	w->last_id = UINT32_MAX;
 	sim_note(NOTE_TASK, idx, t->id, t->how);
 	w->tasks_nr++;
 	sim_check(w->tasks_nr <= w->conc, "a worker gets more requests than it offered to take");
@@ -302,6 +315,8 @@ static void worker_early(u16 idx)
 	sim.worker_faults++;
 	check_seen(id, SIM_NONE);
 	pack_answer(&e, msgid, id, 0, true);
+	if (chance(300))
+		pack_answer(&e, msgid, id, 0, true);
 	w->out_len = e.len;
 	if (chance(300)) /* and does not read on for long */
 		w->stall_until = sim.now + rnd_log(NSEC_PER_MSEC, 2 * NSEC_PER_SEC);
@@ -400,7 +415,8 @@ void worker_read_control(u16 idx)
 		struct urd_span method;
 
 		len = get_be32(w->ctl);
-		sim_check(len && len < sizeof(w->ctl) - URD_FRAME_HEADER, "a worker is told no frame");
+		sim_check(len && len < sizeof(w->ctl) - URD_FRAME_HEADER,
+			  "a worker is told no frame");
 		if (w->ctl_len - URD_FRAME_HEADER < len)
 			return;
 		sim_check(dec_array(&d) == 3 && dec_uint(&d) == URD_TAG_NOTIFY, "no notification");
@@ -409,7 +425,8 @@ void worker_read_control(u16 idx)
 			sim_check(w->can_stream && dec_array(&d) == 2, "no credit");
 			worker_credit(idx, (u32)dec_uint(&d), &d);
 		} else {
-			sim_check(urd_span_is(method, "control.cancel"), "a worker is told nonsense");
+			sim_check(urd_span_is(method, "control.cancel"),
+				  "a worker is told nonsense");
 			sim_check(w->can_cancel, "a worker is told what it did not offer to hear");
 			sim_check(dec_array(&d) == 1, "no cancel");
 			worker_cancel(idx, (u32)dec_uint(&d));

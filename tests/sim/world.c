@@ -163,9 +163,16 @@ void world_ev(u32 idx)
 
 bool world_ready(void)
 {
-	for (u32 i = 0; i < sim.urd->core.pools_nr; i++)
-		if (urd_pool_ready(&sim.urd->core.pools[i]) < sim.urd->core.pools[i].conf.min_workers)
+	for (u32 i = 0; i < sim.urd->core.pools_nr; i++) {
+		const struct urd_pool *pool = &sim.urd->core.pools[i];
+
+		if (urd_pool_ready(pool) < pool->conf.min_workers)
 			return false;
+		/* the wait after earlier failures is over, too */
+		if (pool->states[SLOT_BACKOFF] || pool->states[SLOT_SPAWNING] ||
+		    pool->states[SLOT_BOOTING])
+			return false;
+	}
 	return true;
 }
 

@@ -2,9 +2,6 @@
 /*
  * The C client against a daemon that is played byte by byte over a socket.
  */
-#include <urd/client.h>
-
-#include <criterion/criterion.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -12,109 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/base.h"
+#include "lib/client_peer.h"
 #include "wire/mp.h"
-#include "wire/rpc.h"
-
-#define PATIENCE_MS 10000
-
-static struct urd_client *client;
-static int peer; /* the daemon's end */
-static u8 frame[1 << 16];
-
-static void client_open(void)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	char dir[] = "/tmp/urd-client-XXXXXX";
-	char address[128];
-	int listener;
-
-	cr_assert_not_null(mkdtemp(dir));
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", dir);
-	listener = socket(AF_UNIX, SOCK_STREAM, 0);
-	cr_assert_eq(bind(listener, (const struct sockaddr *)&sa, sizeof(sa)), 0);
-	cr_assert_eq(listen(listener, 1), 0);
-	snprintf(address, sizeof(address), "unix:%s", sa.sun_path);
-	cr_assert_eq(urd_client_open(address, &client), 0);
-	peer = accept(listener, NULL, NULL);
-	cr_assert_geq(peer, 0);
-	close(listener);
-	unlink(sa.sun_path);
-	rmdir(dir);
-	cr_assert(fcntl(urd_client_fd(client), F_GETFD) & FD_CLOEXEC);
-	cr_assert(fcntl(urd_client_fd(client), F_GETFL) & O_NONBLOCK);
-}
-
-static void client_shut(void)
-{
-	urd_client_close(client);
-	close(peer);
-}
-
-static void get(u8 *p, size_t len)
-{
-	struct pollfd pfd = { .fd = peer, .events = POLLIN };
-	ssize_t n;
-
-	while (len) {
-		cr_assert_eq(poll(&pfd, 1, PATIENCE_MS), 1, "nothing came");
-		n = read(peer, p, len);
-		cr_assert_gt(n, 0);
-		p += n;
-		len -= (size_t)n;
-	}
-}
-
-static struct urd_msg frame_get(void)
-{
-	struct urd_msg m;
-	u32 len;
-
-	get(frame, 4);
-	len = get_be32(frame);
-	cr_assert(len && len <= sizeof(frame));
-	get(frame, len);
-	cr_assert_eq(urd_rpc_parse(frame, len, &m), 0);
-	return m;
-}
-
-static void put(const void *p, size_t len)
-{
-	cr_assert_eq(write(peer, p, len), (ssize_t)len);
-}
-
-/* Answer @msgid with the bytes of a literal: error and result. */
-#define ANSWER(msgid, body) answer_put(msgid, body, sizeof(body) - 1)
-
-static size_t answer_make(u8 *p, u32 msgid, const char *body, size_t len)
-{
-	put_be32(p, (u32)(7 + len));
-	memcpy(p + 4, "\x94\x01\xce", 3);
-	put_be32(p + 7, msgid);
-	memcpy(p + 11, body, len);
-	return 11 + len;
-}
-
-static void answer_put(u32 msgid, const char *body, size_t len)
-{
-	u8 buf[512];
-
-	put(buf, answer_make(buf, msgid, body, len));
-}
-
-static u32 send_one(const char *method)
-{
-	struct urd_answer a;
-	u32 msgid;
-
-	cr_assert_eq(urd_client_send(client, method, "\x01", 1, NULL, &msgid), 0);
-	cr_assert_eq(urd_client_turn(client, &a), 0);
-	return msgid;
-}
 
 static u64 now_ms(void)
 {
@@ -256,7 +155,7 @@ Test(client, answers_in_any_order)
 		id[i] = send_one("m");
 	ANSWER(id[2], "\xc0\x03");
 	ANSWER(id[0], "\xc0\x01");
-	put("\0\0\0\x04\x93\x02\xa0\xc0", 8); /* a notification is nobody's answer */
+	peer_write("\0\0\0\x04\x93\x02\xa0\xc0", 8); /* a notification is nobody's answer */
 	ANSWER(id[1], "\xc0\xa2hi");
 	for (i = 0; i < 3; i++) {
 		cr_assert_eq(urd_client_turn(client, &a), 1);
@@ -287,10 +186,10 @@ Test(client, any_split_of_the_bytes)
 		len += answer_make(bytes + len, id[1], "\xc0\xa1x", 3);
 		if (cut == len)
 			break;
-		put(bytes, cut);
+		peer_write(bytes, cut);
 		for (i = 0; urd_client_turn(client, &a) == 1; i++)
 			cr_assert_eq(a.msgid, id[i]);
-		put(bytes + cut, len - cut);
+		peer_write(bytes + cut, len - cut);
 		for (; i < 2; i++) {
 			cr_assert_eq(urd_client_turn(client, &a), 1, "cut %zu", cut);
 			cr_assert_eq(a.msgid, id[i]);
@@ -379,7 +278,7 @@ Test(client, nonsense_ends_the_connection)
 	for (i = 0; i < ARRAY_SIZE(table); i++) {
 		client_open();
 		send_one("m");
-		put(table[i].bytes, table[i].len);
+		peer_write(table[i].bytes, table[i].len);
 		cr_assert_eq(urd_client_turn(client, &a), table[i].ret, "row %zu", i);
 		cr_assert_eq(urd_client_turn(client, &a), table[i].ret, "row %zu", i);
 		cr_assert_eq(urd_client_send(client, "m", "\x01", 1, NULL, &msgid), -EPIPE);
@@ -415,9 +314,9 @@ Test(client, end_of_file)
 		msgid = send_one("m");
 		len = answer_make(bytes, msgid, "\xc0\x01", 2);
 		cr_assert_eq(len, 13);
-		put(bytes, cut);
-		get(frame, 4); /* unread bytes would make it a reset */
-		get(frame, get_be32(frame));
+		peer_write(bytes, cut);
+		peer_read(frame, 4); /* unread bytes would make it a reset */
+		peer_read(frame, get_be32(frame));
 		close(peer);
 		if (cut == len)
 			cr_assert_eq(urd_client_turn(client, &a), 1, "the answer was whole");
@@ -527,8 +426,8 @@ static void *echo_large(void *arg)
 	size_t done;
 	ssize_t n;
 
-	get(bytes, 4);
-	get(bytes + 4, get_be32(bytes));
+	peer_read(bytes, 4);
+	peer_read(bytes + 4, get_be32(bytes));
 	/* the same frame is an answer if the tag says so and the method is nil, nil */
 	n = (ssize_t)answer_make(bytes, 0, "\xc0\xc6", 2);
 	put_be32(bytes, 7 + 1 + 5 + LARGE);

@@ -198,6 +198,8 @@ static pid_t child_start(bool own_group)
 			setsid();
 		hang();
 	}
+	while (own_group && getsid(pid) != pid)
+		sleep_ms(1); /* or it would be ended with our group */
 	return pid;
 }
 

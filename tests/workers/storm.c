@@ -202,7 +202,8 @@ static void misbehave(const struct urd_msg *m)
 		answer(m->msgid, m->params.p, m->params.len);
 		break;
 	case FAULT_FOREIGN:
-		answer(m->msgid + 1 + random_below(3), m->params.p, m->params.len);
+		/* of no other request that it has: nobody could tell that from the truth */
+		answer(m->msgid + (1u << 30) + random_below(3), m->params.p, m->params.len);
 		break;
 	case FAULT_STALE:
 		answer(self.last, m->params.p, m->params.len);

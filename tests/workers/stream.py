@@ -8,8 +8,8 @@ deaf: it does not offer to be cancelled.
 """
 
 import os
-import struct
 import select
+import struct
 import sys
 
 import msgpack
@@ -35,12 +35,13 @@ def send(fd, message):
 
 
 def take(fd, size):
-    data = b""
-    while len(data) < size:
-        more = os.read(fd, size - len(data))
-        if not more:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        n = os.readv(fd, [view])
+        if not n:
             sys.exit(0)
-        data += more
+        view = view[n:]
     return data
 
 
@@ -82,25 +83,28 @@ def wait_for_go(msgid):
         raise Cancelled
 
 
+def fill(i, params):
+    return struct.pack(">I", i) * (params["size"] // 4) if "size" in params else i
+
+
 def chunks(msgid, params):
     """n chunks, of size bytes if given, pause_ms after each; it stops for good at stall."""
-    size = params.get("size")
     for i in range(params["n"]):
         if i == params.get("stall"):
             while msgid not in cancelled:
                 listen(None)
             raise Cancelled
-        chunk(msgid, struct.pack(">I", i) * (size // 4) if size else i)
+        chunk(msgid, fill(i, params))
         if "pause_ms" in params:
             listen(params["pause_ms"] / 1000)
     return params["n"]
 
 
 def flood(msgid, params):
-    """So many chunks, whatever was asked for."""
-    for i in range(params):
-        send(TASK_OUT, [3, msgid, i])
-    return params
+    """n chunks at once, whatever was asked for."""
+    for i in range(params["n"]):
+        send(TASK_OUT, [3, msgid, fill(i, params)])
+    return params["n"]
 
 
 def foreign(msgid, params):
@@ -125,12 +129,6 @@ def report(msgid, params):
     return len(params)
 
 
-def hold(msgid, params):
-    """Busy until the caller says go."""
-    wait_for_go(msgid)
-    return "held"
-
-
 def misreport(msgid, params):
     """Progress that is nobody's, or nothing at all; it does no harm."""
     for value in ([msgid + 1000, 1], [msgid], [], None, 7, ["x", 1], [1 << 40, 1], [msgid, 1, 2]):
@@ -140,7 +138,7 @@ def misreport(msgid, params):
 
 METHODS = {
     "chunks": chunks, "flood": flood, "foreign": foreign, "late": late, "report": report,
-    "hold": hold, "misreport": misreport,
+    "misreport": misreport,
     "pid": lambda msgid, params: os.getpid(),
     "note": lambda msgid, params: params,
     "echo": lambda msgid, params: params,
