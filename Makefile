@@ -182,7 +182,8 @@ cov: ## the tests with line coverage, shown per file
 
 sim: ## SEEDS (1000) simulated runs from FIRST (1) on, after those that once failed
 	$(Q)$(SUBMAKE) $(SIM)
-	$(Q)$(SIM) --list tests/sim/SEEDS --first $(FIRST) --seeds $(SEEDS) --coverage
+	$(Q)$(SIM) --list tests/sim/SEEDS --first $(FIRST) --seeds $(SEEDS) \
+		$(addprefix --seconds ,$(SIM_SECONDS)) --coverage
 
 fuzz: ## the decoders against libFuzzer, FUZZ_SECONDS (60) in all
 	$(Q)scripts/install-deps lint

@@ -42,6 +42,7 @@ HEAP_FILES = {
     "src/base/log.c",
     "src/front/conn.c",
     "src/front/listen.c",
+    "src/pool/core.c",
     "src/pool/pool.c",
     "src/ring/ring.c",
     "src/ring/spawn.c",

@@ -162,8 +162,17 @@ def collect(tests):
                 items[key][1].append((file, name))
             else:
                 wrong.append("%s: %s has no test %s" % (key, file, name))
+    for key, why in OPEN.items():
+        if items[key][1]:
+            wrong.append("%s has a test, take it off the list of open ones" % key)
+        else:
+            items[key][1].append(("open", why))
     wrong += ["%s has no test: %s" % (key, text) for key, (text, of) in items.items() if not of]
     return items, wrong
+
+
+# Known, and not yet to be tested for want of the feature.
+OPEN = {"F29": "prefork pools are not built yet"}
 
 
 def section(items):
@@ -172,6 +181,11 @@ def section(items):
              "Workers fail in ways that are known: F1 to F31 are weaknesses of folk 0.1, the\n",
              "stories are what happened to other pools. Each has tests that are named after it\n",
              "or stand for it. `make docs` writes this list, `make check` prints it.\n", "\n",
+             "The storms of `check_storm.py` are short in `make check`; this is the long form,\n",
+             "which also holds latencies to their bounds and so wants a machine for itself:\n",
+             "\n",
+             "    STORM_SECONDS=75 STOP_SECONDS=60 AB_ROUNDS=5 AB_SECONDS=2 STRICT=1 \\\n",
+             "        tests/e2e/check_storm.py build\n", "\n",
              "| | what must be true | tests |\n", "|---|---|---|\n"]
     for key, (text, of) in items.items():
         shown = ["`%s` in %s" % (name, os.path.basename(file)) for file, name in of[:SHOWN_MAX]]
@@ -209,7 +223,8 @@ def main():
         return 2
     else:
         for key, (_, of) in items.items():
-            print("%-8s  %s" % (key, ", ".join(file + ":" + name for file, name in of) or "-"))
+            named = ", ".join(file + ":" + name for file, name in of)
+            print("%-8s  %s" % (key, named or "-"))
     for line in wrong:
         print("weaknesses: " + line, file=sys.stderr)
     return 1 if wrong else 0

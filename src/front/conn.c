@@ -220,6 +220,8 @@ static void conn_read(struct urd_conn *conn, s32 res)
 	if (res > 0) {
 		urd_inbox_commit(&conn->in, (u32)res);
 		conn_go_on(conn);
+	} else if (urd_res_is_again(res)) {
+		conn_arm_read(conn);
 	} else if (res == 0 && urd_inbox_is_clean(&conn->in) &&
 		   !urd_ring_hung_up(conn_ring(conn), conn->fd)) {
 		conn->half = true;

@@ -38,8 +38,8 @@ static int pool_check(const struct urd_pool_conf *p, char *err, size_t len)
 		return fail(err, len, -EINVAL, "pool: the name must have 1 to 64 characters");
 	if (p->name[strspn(p->name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				    "0123456789_-")])
-		return fail(err, len, -EINVAL, "pool %s: the name may have letters, digits, _ and -",
-			    p->name);
+		return fail(err, len, -EINVAL,
+			    "pool %s: the name may have letters, digits, _ and -", p->name);
 	if (!p->argv || !p->argv[0])
 		return fail(err, len, -EINVAL, "pool %s: no command", p->name);
 	if (p->min_workers < 1 || p->max_workers > 4096 || p->min_workers > p->max_workers)
@@ -50,7 +50,8 @@ static int pool_check(const struct urd_pool_conf *p, char *err, size_t len)
 	if (p->request_max < 1 || p->request_max > URD_REQUEST_MAX)
 		return fail(err, len, -EINVAL, "pool %s: max_request must be 1 to 16 MiB", p->name);
 	if (p->response_max < 1 || p->response_max > URD_RESPONSE_MAX)
-		return fail(err, len, -EINVAL, "pool %s: max_response must be 1 to 64 MiB", p->name);
+		return fail(err, len, -EINVAL, "pool %s: max_response must be 1 to 64 MiB",
+			    p->name);
 	if (!p->backoff_min_ns || p->backoff_min_ns > p->backoff_max_ns ||
 	    p->backoff_max_ns > 24 * 3600 * NSEC_PER_SEC)
 		return fail(err, len, -EINVAL,
@@ -67,13 +68,12 @@ static int isolation_check(const struct urd_pool_conf *p, char *err, size_t len)
 		return fail(err, len, -EINVAL, "pool %s: umask must be 0 to 0777", p->name);
 	if (p->nice != URD_UNSET && (p->nice < -20 || p->nice > 19))
 		return fail(err, len, -EINVAL, "pool %s: nice must be -20 to 19", p->name);
-	if (p->oom_score_adj != URD_UNSET &&
-	    (p->oom_score_adj < -1000 || p->oom_score_adj > 1000))
+	if (p->oom_score_adj != URD_UNSET && (p->oom_score_adj < -1000 || p->oom_score_adj > 1000))
 		return fail(err, len, -EINVAL, "pool %s: oom_score_adj must be -1000 to 1000",
 			    p->name);
 	if (p->rlimit_nofile < NOFILE_MIN)
-		return fail(err, len, -EINVAL, "pool %s: rlimit_nofile must be at least %u", p->name,
-			    NOFILE_MIN);
+		return fail(err, len, -EINVAL, "pool %s: rlimit_nofile must be at least %u",
+			    p->name, NOFILE_MIN);
 	if (urd_spawn_conf(&spec, p, why, sizeof(why)))
 		return fail(err, len, -EINVAL, "pool %s: %s", p->name, why);
 	return 0;

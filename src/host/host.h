@@ -66,7 +66,7 @@ struct urd {
 	int doorbell;
 	struct urd_op doorbell_op;
 	u64 doorbell_count;
-	_Atomic u32 *ready; /* per pool: a snapshot for other threads */
+	_Atomic u32 *ready;		 /* per pool: a snapshot for other threads */
 	const struct urd_conf *starting; /* while the thread starts */
 	int start_ret;
 	char *err;

@@ -51,8 +51,7 @@ static void loop_pass_on(struct urd *urd)
 
 	/* chunks first: they were there before the end of their stream */
 	while (!urd_list_empty(&urd->core.chunks)) {
-		struct urd_chunk *chunk =
-			urd_list_first(&urd->core.chunks, struct urd_chunk, node);
+		struct urd_chunk *chunk = urd_list_first(&urd->core.chunks, struct urd_chunk, node);
 
 		if (chunk->job->origin == URD_ORIGIN_CONN)
 			urd_front_chunk(&urd->front, chunk);

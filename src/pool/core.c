@@ -40,8 +40,7 @@ static int core_pools(struct urd_core *core, const struct urd_conf *conf)
 		pool->slots = &core->slots[n];
 		pool->slots_nr = urd_pool_slots(&conf->pools[i]);
 		for (u32 k = 0; k < pool->slots_nr; k++, n++)
-			urd_slot_init(&core->slots[n], pool, n, k,
-				      lines + n * urd_slot_text(core));
+			urd_slot_init(&core->slots[n], pool, n, k, lines + n * urd_slot_text(core));
 	}
 	urd_assert(n == core->slots_nr);
 	return 0;

@@ -235,8 +235,8 @@ struct urd_core_conf {
  * Context: the thread that will turn the ring.
  * Return: 0, -ENOMEM, or as urd_ring_new().
  */
-int urd_core_init(struct urd_core *core, const struct urd_core_conf *cc, struct urd_log *log)
-	URD_MUST_CHECK;
+int urd_core_init(struct urd_core *core, const struct urd_core_conf *cc,
+		  struct urd_log *log) URD_MUST_CHECK;
 
 /** urd_core_fini - free everything; all slots must be vacant, all jobs back */
 void urd_core_fini(struct urd_core *core);

@@ -174,9 +174,9 @@ void urd_pool_welcome(struct urd_slot *slot)
 {
 	struct urd_pool *pool = slot->pool;
 	const struct urd_pool_conf *conf = &pool->conf;
-	struct urd_tags tags = {
-		.pool = conf->name, .worker = slot->worker, .pid = slot->child.pid
-	};
+	struct urd_tags tags = { .pool = conf->name,
+				 .worker = slot->worker,
+				 .pid = slot->child.pid };
 
 	slot->idle_ns = pool->core->now_ns;
 	slot->ttl_due_ns = conf->ttl_ns == URD_OFF ?

@@ -38,24 +38,24 @@ enum urd_slot_op {
 };
 
 /** enum urd_why - why a worker leaves, or was made to */
-#define URD_WHYS(X)                                                            \
-	X(NONE, "unasked")                                                     \
-	X(DRAIN, "urd stops")                                                  \
-	X(ASKED, "its own wish")                                               \
-	X(BOOT_TIMEOUT, "boot_timeout")                                        \
-	X(BOOT_FAILED, "boot failed")                                          \
-	X(EXEC_TIMEOUT, "exec_timeout")                                        \
-	X(CANCELLED, "its request was cancelled")                              \
-	X(PROTOCOL, "it broke the protocol")                                   \
-	X(STREAM_END, "it closed its stream")                                  \
-	X(HEARTBEAT, "heartbeat_timeout")                                      \
-	X(MAX_JOBS, "max_jobs")                                                \
-	X(TTL, "ttl")                                                          \
-	X(MEMORY_SOFT, "memory_soft")                                          \
-	X(MEMORY_HARD, "memory_hard")                                          \
-	X(IDLE, "idle_timeout")                                                \
-	X(SCALE, "scaled down")                                                \
-	X(RELOAD, "reload")                                                    \
+#define URD_WHYS(X)                               \
+	X(NONE, "unasked")                        \
+	X(DRAIN, "urd stops")                     \
+	X(ASKED, "its own wish")                  \
+	X(BOOT_TIMEOUT, "boot_timeout")           \
+	X(BOOT_FAILED, "boot failed")             \
+	X(EXEC_TIMEOUT, "exec_timeout")           \
+	X(CANCELLED, "its request was cancelled") \
+	X(PROTOCOL, "it broke the protocol")      \
+	X(STREAM_END, "it closed its stream")     \
+	X(HEARTBEAT, "heartbeat_timeout")         \
+	X(MAX_JOBS, "max_jobs")                   \
+	X(TTL, "ttl")                             \
+	X(MEMORY_SOFT, "memory_soft")             \
+	X(MEMORY_HARD, "memory_hard")             \
+	X(IDLE, "idle_timeout")                   \
+	X(SCALE, "scaled down")                   \
+	X(RELOAD, "reload")                       \
 	X(FORCED, "asked by the operator")
 #define URD_WHY_ENUM(n, t) URD_WHY_##n,
 enum urd_why { URD_WHYS(URD_WHY_ENUM) URD_WHY_NR };

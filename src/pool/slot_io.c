@@ -189,8 +189,7 @@ void urd_slot_tell(struct urd_slot *slot)
 		return;
 	slot->iov_ctl = (struct iovec){ slot->ctl_buf, len };
 	urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
-		     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, false,
-		     URD_NEVER);
+		     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, false, URD_NEVER);
 }
 
 static void slot_told(struct urd_slot *slot, s32 res)
@@ -203,8 +202,8 @@ static void slot_told(struct urd_slot *slot, s32 res)
 		slot->iov_ctl.iov_base = (u8 *)slot->iov_ctl.iov_base + res;
 		slot->iov_ctl.iov_len = len - (u32)res;
 		urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_CTL_WR), slot->child.ctl_wr,
-			     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1,
-			     true, URD_NEVER);
+			     slot->child.ctl_wr == slot->child.ctl_rd, &slot->iov_ctl, 1, true,
+			     URD_NEVER);
 		return;
 	}
 	urd_slot_tell(slot);
@@ -293,7 +292,7 @@ static void slot_task_read(struct urd_slot *slot, s32 res)
 	if (res > 0) {
 		urd_inbox_commit(&slot->task, (u32)res);
 		slot_task_frames(slot);
-	} else if (res == 0 || (res != -ECANCELED && res != -ETIME && res != -EAGAIN)) {
+	} else if (res != -ECANCELED && res != -ETIME && !urd_res_is_again(res)) {
 		slot_stream_ended(slot);
 	}
 	if (due)
@@ -306,7 +305,7 @@ static void slot_control_read(struct urd_slot *slot, s32 res)
 	if (res > 0) {
 		urd_inbox_commit(&slot->ctl, (u32)res);
 		slot_control_frames(slot);
-	} else if (res == 0 || (res != -ECANCELED && res != -ETIME)) {
+	} else if (res != -ECANCELED && res != -ETIME && !urd_res_is_again(res)) {
 		slot_stream_ended(slot);
 		return;
 	}
@@ -337,8 +336,7 @@ static void slot_task_written(struct urd_slot *slot, s32 res)
 		urd_op_write(slot->core->ring, slot_op(slot, SLOT_OP_TASK_WR), slot->child.task_wr,
 			     slot->child.task_wr == slot->child.task_rd,
 			     slot->iov[0].iov_len ? slot->iov : slot->iov + 1,
-			     slot->iov[0].iov_len && slot->iov[1].iov_len ? 2 : 1, true,
-			     URD_NEVER);
+			     slot->iov[0].iov_len && slot->iov[1].iov_len ? 2 : 1, true, URD_NEVER);
 		return;
 	}
 	slot->writing = NULL;
@@ -352,10 +350,11 @@ static void slot_task_written(struct urd_slot *slot, s32 res)
 
 static void slot_output(struct urd_slot *slot, enum urd_slot_op op, s32 res)
 {
-	if (res <= 0)
+	if (res <= 0 && !urd_res_is_again(res))
 		return; /* it closed its output, which is its right */
-	slot_lines(slot, op == SLOT_OP_OUT ? &slot->out : &slot->err, (u32)res,
-		   op == SLOT_OP_OUT ? "stdout" : "stderr");
+	if (res > 0)
+		slot_lines(slot, op == SLOT_OP_OUT ? &slot->out : &slot->err, (u32)res,
+			   op == SLOT_OP_OUT ? "stdout" : "stderr");
 	slot_arm_lines(slot, op);
 }
 

@@ -253,8 +253,8 @@ static void op_prep_write(struct urd_ring *ring, struct urd_op *op, bool nowait,
 	}
 }
 
-void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock,
-		  struct iovec *iov, u32 nr, bool wait, u64 deadline_ns)
+void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock, struct iovec *iov,
+		  u32 nr, bool wait, u64 deadline_ns)
 {
 	bool nowait = !wait && (is_sock || ring->pipe_nowait);
 
@@ -280,9 +280,9 @@ void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock
 /* A write that could not go out at once waits for room now. */
 static void op_rewrite(struct urd_ring *ring, struct urd_op *op)
 {
-	u64 deadline = op->deadline.sec < 0 ? URD_NEVER :
-					      (u64)op->deadline.sec * NSEC_PER_SEC +
-						      (u64)op->deadline.nsec;
+	u64 deadline = op->deadline.sec < 0 ?
+			       URD_NEVER :
+			       (u64)op->deadline.sec * NSEC_PER_SEC + (u64)op->deadline.nsec;
 
 	ring->stats.retried++;
 	op->state = URD_OP_ARMED;

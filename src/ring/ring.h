@@ -47,9 +47,9 @@ enum urd_op_kind {
 
 enum urd_op_state {
 	URD_OP_IDLE,
-	URD_OP_ARMED,	/* the kernel has it */
-	URD_OP_INLINE,	/* a write that was tried without waiting */
-	URD_OP_DONE,	/* completed; its owner has not heard of it yet */
+	URD_OP_ARMED,  /* the kernel has it */
+	URD_OP_INLINE, /* a write that was tried without waiting */
+	URD_OP_DONE,   /* completed; its owner has not heard of it yet */
 };
 
 /**
@@ -76,8 +76,8 @@ struct urd_op {
 	u32 seq;
 	int fd;
 	u32 iov_nr;
-	u32 bytes;  /* of a write: all that is to go out */
-	u32 ticket; /* of a write tried inline: place in the submission order */
+	u32 bytes;     /* of a write: all that is to go out */
+	u32 ticket;    /* of a write tried inline: place in the submission order */
 	u32 confirmed; /* seq of the last arm that its owner confirmed */
 	struct iovec *iov;
 	struct iovec iov1;
@@ -111,13 +111,13 @@ struct urd_ring_conf {
 
 /** struct urd_ring_stats - counters since start */
 struct urd_ring_stats {
-	u64 turns;	/* io_uring_enter calls with a wait */
-	u64 submits;	/* other io_uring_enter calls */
+	u64 turns;   /* io_uring_enter calls with a wait */
+	u64 submits; /* other io_uring_enter calls */
 	u64 sqes;
 	u64 cqes;
-	u64 inlined;	/* writes that went out at once */
-	u64 retried;	/* writes that did not */
-	u64 overflows;	/* the completion queue overflowed: a sizing bug */
+	u64 inlined;   /* writes that went out at once */
+	u64 retried;   /* writes that did not */
+	u64 overflows; /* the completion queue overflowed: a sizing bug */
 };
 
 /**
@@ -150,6 +150,12 @@ void urd_op_init(struct urd_ring *ring, struct urd_op *op, enum urd_op_kind kind
 static inline bool urd_op_is_idle(const struct urd_op *op)
 {
 	return op->state == URD_OP_IDLE;
+}
+
+/** urd_res_is_again - did an operation end for no reason of its own? Arm it again. */
+static inline bool urd_res_is_again(s32 res)
+{
+	return res == -EAGAIN || res == -EINTR;
 }
 
 /**
@@ -191,8 +197,8 @@ void urd_op_read(struct urd_ring *ring, struct urd_op *op, int fd, void *buf, u3
  * Completes with the bytes written, which may be fewer than asked for, or
  * -EPIPE, -ECONNRESET, -ETIME, -ECANCELED.
  */
-void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock,
-		  struct iovec *iov, u32 nr, bool wait, u64 deadline_ns);
+void urd_op_write(struct urd_ring *ring, struct urd_op *op, int fd, bool is_sock, struct iovec *iov,
+		  u32 nr, bool wait, u64 deadline_ns);
 
 /**
  * urd_op_confirm - an inline write to a pipe has evidently gone out

@@ -54,11 +54,17 @@ IN_CHILD static void child_bind(struct urd_launch *l)
 
 IN_CHILD static void child_signals(void)
 {
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	/* what the kernel calls struct sigaction; the library keeps 32 and 33 from us */
+	static const struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		u64 mask;
+	} dfl;
 
 	for (int sig = 1; sig < NSIG; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP)
-			(void)sigaction(sig, &dfl, NULL);
+			(void)syscall(SYS_rt_sigaction, sig, &dfl, NULL, sizeof(u64));
 }
 
 /* Put the ends where the worker expects them, whatever numbers they have now. */
