@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,19 @@ static int URD_PRINTF(4, 5) fail(char *err, size_t len, int ret, const char *fmt
 	return ret;
 }
 
+/*
+ * Has the process on the other side ended? The ring of one that was killed is torn
+ * down a little later than itself, and its listener takes connections until then.
+ */
+static bool peer_is_dead(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0 &&
+	       kill(peer.pid, 0) < 0 && errno == ESRCH;
+}
+
 /* Does somebody listen there? A refused connection says no, like a missing file. */
 static bool unix_is_live(const struct sockaddr_un *sa)
 {
@@ -45,8 +59,10 @@ static bool unix_is_live(const struct sockaddr_un *sa)
 
 	if (fd < 0)
 		return true; /* not known: better leave it alone */
-	live = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 ||
-	       (errno != ECONNREFUSED && errno != ENOENT);
+	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0)
+		live = !peer_is_dead(fd);
+	else
+		live = errno != ECONNREFUSED && errno != ENOENT;
 	close(fd);
 	return live;
 }

@@ -195,10 +195,13 @@ class Daemon:
     def is_up(self):
         must(self.proc.poll() is None, "urd ended: " + self.text()[-500:])
         try:
-            Client(self.sock).close()
+            client = Client(self.sock)
         except OSError:
             return False
-        return True
+        # the listener of one that was just killed may take connections a little longer
+        peer = client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        client.close()
+        return struct.unpack("3i", peer)[0] == self.pid
 
     def text(self):
         with open(self.log.name, errors="replace") as f:
