@@ -196,7 +196,7 @@ static void slot_told(struct urd_slot *slot, s32 res)
 {
 	u32 len = (u32)slot->iov_ctl.iov_len;
 
-	if (res <= 0)
+	if (res <= 0 || slot->broken)
 		return; /* the grace deadline, or the end of another stream, takes care */
 	if ((u32)res < len) {
 		slot->iov_ctl.iov_base = (u8 *)slot->iov_ctl.iov_base + res;
@@ -325,10 +325,10 @@ static void slot_task_written(struct urd_slot *slot, s32 res)
 		job->sent += (u32)res;
 	total = job->frame_len + job->meta_len;
 	if (job->sent < total) {
-		if (res <= 0) {
+		if (res <= 0)
 			slot_stream_ended(slot);
+		if (res <= 0 || slot->broken)
 			return; /* slot->writing stays: the frame is torn */
-		}
 		off = urd_min(job->sent, job->frame_len);
 		slot->iov[0] = (struct iovec){ job->frame + off, job->frame_len - off };
 		slot->iov[1] = (struct iovec){ job->meta + (job->sent - off),
