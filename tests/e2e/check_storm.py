@@ -235,7 +235,8 @@ def check_recycling_costs_no_capacity():
         # the capacity comes first: who is spent goes on while too many are away, which
         # happens on a machine that is slow to start others, and is counted
         same(sum(max(0, g - 100) for g in given), p["overruns"], "overruns")
-        must(max(given) <= (100 if STRICT else 110 * SLOWNESS), "a worker was given %d" % max(given))
+        must(max(given) <= (100 if STRICT else 110 * SLOWNESS),
+             "a worker was given %d" % max(given))
         note = ratio_is("while recycling", plain, recycled, 2, 4)
     return ("%s; %d recycled, at least %d of %d ready in %d samples, served %d to %d, "
             "overruns %d" % (note, p["exits_by"]["max_jobs"], least, n, samples, min(served),
