@@ -435,10 +435,8 @@ static u32 ring_reap_inlined(struct urd_ring *ring, struct urd_done *done, u32 m
 	urd_list_for_each_safe(op, next, &ring->inlined, node) {
 		if (n == max || (s32)(ring->taken - op->ticket) < 0)
 			break;
-		if (pending && !op->is_sock) {
-			ring->hurry = true;
-			continue;
-		}
+		if (pending && !op->is_sock)
+			continue; /* its owner may confirm it; else ring_enter() does not wait */
 		urd_list_del(&op->node);
 		op->state = URD_OP_DONE;
 		ring->stats.inlined++;
@@ -456,6 +454,14 @@ void urd_op_confirm(struct urd_ring *ring, struct urd_op *op)
 	op->confirmed = op->seq;
 }
 
+/* Did the kernel take a write of which its owner has not heard yet? */
+static bool ring_owes_news(const struct urd_ring *ring)
+{
+	const struct urd_op *first = urd_list_first(&ring->inlined, struct urd_op, node);
+
+	return !urd_list_empty(&ring->inlined) && (s32)(ring->taken - first->ticket) >= 0;
+}
+
 static void ring_enter(struct urd_ring *ring, u64 until_ns)
 {
 	struct io_uring_cqe *cqe;
@@ -463,7 +469,8 @@ static void ring_enter(struct urd_ring *ring, u64 until_ns)
 	u32 wait = 1;
 	int ret;
 
-	if (until_ns == 0 || ring->hurry || io_uring_cq_ready(&ring->uring)) {
+	if (until_ns == 0 || ring->hurry || ring_owes_news(ring) ||
+	    io_uring_cq_ready(&ring->uring)) {
 		wait = 0;
 		ring->hurry = false;
 	} else if (until_ns != URD_NEVER) {

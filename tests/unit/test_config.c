@@ -407,6 +407,46 @@ Test(config, options_win_over_the_file)
 	urd_config_free(c);
 }
 
+Test(config, isolation)
+{
+	static const char *const sets[] = { "pool.a.nice=-5", "pool.a.rlimit_core=0" };
+	char err[URD_CONFIG_ERR_MAX];
+	const struct urd_pool_conf *p;
+	struct urd_config *c;
+
+	cr_assert_eq(load("pool a { command = w user = root group = 0 umask = 027\n"
+			  "oom_score_adj = 1000 no_new_privs = no rlimit_nofile = unlimited\n"
+			  "rlimit_as = 2GiB rlimit_cpu = 1m rlimit_nproc = 50 }\n"
+			  "pool b { command = w }",
+			  sets, ARRAY_SIZE(sets), NULL, &c, err),
+		     0, "%s", err);
+	p = &c->values.conf.pools[0];
+	cr_expect_str_eq(p->user, "root");
+	cr_expect_str_eq(p->group, "0");
+	cr_expect_eq(p->umask, 027);
+	cr_expect_eq(p->nice, -5);
+	cr_expect_eq(p->oom_score_adj, 1000);
+	cr_expect_eq(p->no_new_privs, 0);
+	cr_expect_eq(p->rlimit_nofile, URD_RLIMIT_NONE);
+	cr_expect_eq(p->rlimit_core, 0);
+	cr_expect_eq(p->rlimit_as, 2ull << 30);
+	cr_expect_eq(p->rlimit_cpu_ns, 60 * URD_SEC);
+	cr_expect_eq(p->rlimit_nproc, 50);
+	p = &c->values.conf.pools[1];
+	cr_expect_null(p->user);
+	cr_expect_null(p->group);
+	cr_expect_eq(p->umask, URD_UNSET);
+	cr_expect_eq(p->nice, URD_UNSET);
+	cr_expect_eq(p->oom_score_adj, URD_UNSET);
+	cr_expect_eq(p->no_new_privs, URD_UNSET);
+	cr_expect_eq(p->rlimit_nofile, URD_RLIMIT_UNSET);
+	cr_expect_eq(p->rlimit_core, URD_RLIMIT_UNSET);
+	cr_expect_eq(p->rlimit_as, URD_RLIMIT_UNSET);
+	cr_expect_eq(p->rlimit_cpu_ns, URD_RLIMIT_UNSET);
+	cr_expect_eq(p->rlimit_nproc, URD_RLIMIT_UNSET);
+	urd_config_free(c);
+}
+
 Test(config, default_address)
 {
 	static const char *const command[] = { "cat", NULL };

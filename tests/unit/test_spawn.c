@@ -497,7 +497,7 @@ static void dies_with_the_thread(bool as_nobody)
 		rig.spec.uid = NOBODY;
 		rig.spec.gid = NOBODY;
 	}
-	rig_start(&rig, "trap '' TERM HUP INT; echo go; while :; do read x <&3; done");
+	rig_start(&rig, "trap '' TERM HUP INT; echo go; exec sleep 1000");
 	rig_line(&rig);
 	urd_spawner_stop(rig.sp);
 	info = rig_end(&rig);
