@@ -379,10 +379,12 @@ static bool ring_complete(struct urd_ring *ring, u64 ud, s32 res, u32 flags, str
 
 static u32 ring_reap(struct urd_ring *ring, struct urd_done *done, u32 max)
 {
-	struct io_uring_cqe *cqe;
+	struct io_uring_cq *cq = &ring->uring.cq;
 	u32 n = 0;
 
-	while (n < max && !io_uring_peek_cqe(&ring->uring, &cqe)) {
+	/* not io_uring_peek_cqe(): it enters the kernel when task work is pending */
+	while (n < max && io_uring_cq_ready(&ring->uring)) {
+		struct io_uring_cqe *cqe = &cq->cqes[*cq->khead & *cq->kring_mask];
 		u64 ud = cqe->user_data;
 		s32 res = cqe->res;
 		u32 flags = cqe->flags;
